@@ -1,0 +1,3 @@
+//! The `mngc` command line.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Tasks of the workspace: `cargo xtask test`, `cargo xtask tidy`.
+
+fn main() {}
