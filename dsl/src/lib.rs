@@ -1,1 +1,8 @@
-//! mngc-dsl.
+//! The `.mng` language: text to AST and back, formatter, spanned diagnostics.
+
+pub mod ast;
+pub mod diagnostic;
+pub mod span;
+
+pub use diagnostic::{Diagnostic, Severity, Sources};
+pub use span::{FileId, Span};
