@@ -1,1 +1,3 @@
-//! mngc-compiler.
+//! From a `.mng` AST to a verified, differentiated graph program. No I/O, no device.
+
+pub mod ir;
