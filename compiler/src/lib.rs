@@ -1,3 +1,6 @@
 //! From a `.mng` AST to a verified, differentiated graph program. No I/O, no device.
 
 pub mod ir;
+pub mod program;
+
+pub use program::{Program, Recipe, Validation};

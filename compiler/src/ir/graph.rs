@@ -213,6 +213,22 @@ impl EntryKind {
     }
 }
 
+/// An entry of one stage of the run. A run without stages has stage 0 only; stages share every slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryKey {
+    /// What the entry does.
+    pub kind: EntryKind,
+    /// The stage whose sizes and recipe it was made for.
+    pub stage: u32,
+}
+
+impl From<EntryKind> for EntryKey {
+    /// The entry of stage 0.
+    fn from(kind: EntryKind) -> EntryKey {
+        EntryKey { kind, stage: 0 }
+    }
+}
+
 /// Where a parameter of an entry's function comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
@@ -237,7 +253,7 @@ pub enum Output {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// Which.
-    pub kind: EntryKind,
+    pub key: EntryKey,
     /// What runs.
     pub func: Func,
     /// One for each parameter.
@@ -259,8 +275,8 @@ pub struct Module {
     pub slots: PrimaryMap<Slot, SlotData>,
     /// Host scalars.
     pub scalars: PrimaryMap<Scalar, ScalarData>,
-    /// Entries by kind.
-    pub entries: BTreeMap<EntryKind, Entry>,
+    /// Entries by kind and stage.
+    pub entries: BTreeMap<EntryKey, Entry>,
 }
 
 impl Module {
