@@ -1,7 +1,7 @@
 //! Storage: graphs in SSA form, and the module that owns graphs, dims, slots, host scalars and entries.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use cranelift_entity::PrimaryMap;
 use mngc_dsl::Span;
@@ -169,7 +169,7 @@ pub struct ScalarData {
     /// The name that the log shows it under; empty for one that only kernels need.
     pub name: String,
     /// Its formula.
-    pub expr: Rc<HostExpr>,
+    pub expr: Arc<HostExpr>,
 }
 
 /// The entries of a program.

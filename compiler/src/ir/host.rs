@@ -1,6 +1,6 @@
 //! Expressions over the step that the host computes: learning rates, momenta, windows.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::op::{CompareOp, F64};
 
@@ -12,13 +12,13 @@ pub enum HostExpr {
     /// The index of the step, from 0.
     Step,
     /// A function of one number.
-    Unary(HostUnary, Rc<HostExpr>),
+    Unary(HostUnary, Arc<HostExpr>),
     /// A function of two numbers.
-    Binary(HostBinary, Rc<HostExpr>, Rc<HostExpr>),
+    Binary(HostBinary, Arc<HostExpr>, Arc<HostExpr>),
     /// 1 where the comparison holds, else 0.
-    Compare(CompareOp, Rc<HostExpr>, Rc<HostExpr>),
+    Compare(CompareOp, Arc<HostExpr>, Arc<HostExpr>),
     /// The second where the first is not 0, else the third.
-    Select(Rc<HostExpr>, Rc<HostExpr>, Rc<HostExpr>),
+    Select(Arc<HostExpr>, Arc<HostExpr>, Arc<HostExpr>),
 }
 
 macro_rules! host_ops {
@@ -82,8 +82,8 @@ host_ops! {
 
 impl HostExpr {
     /// A constant.
-    pub fn num(value: f64) -> Rc<HostExpr> {
-        Rc::new(HostExpr::Num(F64(value)))
+    pub fn num(value: f64) -> Arc<HostExpr> {
+        Arc::new(HostExpr::Num(F64(value)))
     }
 
     /// Its value at a step.

@@ -1,7 +1,7 @@
 //! Reads the text form of a module back: tests are written in it.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use cranelift_entity::EntityRef;
 
@@ -282,14 +282,14 @@ impl Reader {
         Ok(())
     }
 
-    fn host(&mut self, depth: usize) -> Result<Rc<HostExpr>> {
+    fn host(&mut self, depth: usize) -> Result<Arc<HostExpr>> {
         if depth > 200 {
             return self.fail("the expression is nested too deeply");
         }
         if !self.is('(') {
             let word = self.any_word()?;
             if word == "step" {
-                return Ok(Rc::new(HostExpr::Step));
+                return Ok(Arc::new(HostExpr::Step));
             }
             return match word.parse::<f64>() {
                 Ok(v) => Ok(HostExpr::num(v)),
@@ -310,7 +310,7 @@ impl Reader {
             }
             _ => return self.fail(format!("`{op}` of {} numbers is no host function", args.len())),
         };
-        Ok(Rc::new(expr))
+        Ok(Arc::new(expr))
     }
 
     fn func(&mut self) -> Result<()> {
