@@ -2,7 +2,9 @@
 
 pub mod ast;
 pub mod diagnostic;
+mod parse;
 pub mod span;
 
 pub use diagnostic::{Diagnostic, Severity, Sources};
+pub use parse::parse;
 pub use span::{FileId, Span};
