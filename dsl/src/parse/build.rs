@@ -1,5 +1,7 @@
 //! Declarations and statements: pairs of the grammar to the syntax tree.
 
+use std::cell::{Cell, RefCell};
+
 use pest::iterators::Pair;
 
 use super::grammar::Rule;
@@ -14,9 +16,10 @@ pub(super) type Node<'i> = Pair<'i, Rule>;
 pub(super) struct Builder<'i> {
     file: FileId,
     text: &'i str,
-    pub(super) errors: Vec<Diagnostic>,
+    /// In cells, so that the passes over an expression's prefix, infix and postfix operators can share the builder.
+    errors: RefCell<Vec<Diagnostic>>,
     /// How many expressions and bodies stand around the one being built.
-    pub(super) depth: usize,
+    depth: Cell<usize>,
 }
 
 /// The parts of a pair that carry meaning, in order.
@@ -59,7 +62,9 @@ fn is_mark(rule: Rule) -> bool {
     use Rule::*;
     matches!(
         rule,
-        brk | lparen
+        COMMENT
+            | brk
+            | lparen
             | rparen
             | lbracket
             | rbracket
@@ -70,7 +75,6 @@ fn is_mark(rule: Rule) -> bool {
             | colon
             | dot
             | eq
-            | type_or
             | kw_import
             | kw_extend
             | kw_const
@@ -98,9 +102,9 @@ fn is_mark(rule: Rule) -> bool {
     )
 }
 
-/// One past the last token of a pair: pest lets a pair run over the spaces behind it.
+/// One past the last token of a pair: pest lets a pair run over the spaces and comments behind it.
 fn end_of(node: &Node<'_>) -> usize {
-    match node.clone().into_inner().next_back() {
+    match node.clone().into_inner().rfind(|part| part.as_rule() != Rule::COMMENT) {
         Some(last) => end_of(&last),
         None => node.as_span().end(),
     }
@@ -108,7 +112,7 @@ fn end_of(node: &Node<'_>) -> usize {
 
 impl<'i> Builder<'i> {
     pub(super) fn new(file: FileId, text: &'i str) -> Self {
-        Builder { file, text, errors: Vec::new(), depth: 0 }
+        Builder { file, text, errors: RefCell::default(), depth: Cell::new(0) }
     }
 
     /// From the first to the last token of a pair.
@@ -121,25 +125,44 @@ impl<'i> Builder<'i> {
         &self.text[span.start as usize..span.end as usize]
     }
 
-    pub(super) fn file(mut self, root: Option<Node<'i>>) -> Result<File, Vec<Diagnostic>> {
-        let items = match root.map(|root| Parts::of(root).take()) {
-            Some(items) => self.items(items),
-            None => Vec::new(),
-        };
-        if self.errors.is_empty() {
+    pub(super) fn file(self, root: Node<'i>) -> Result<File, Vec<Diagnostic>> {
+        let items = self.items(Parts::of(root).take());
+        let mut errors = self.errors.into_inner();
+        if errors.is_empty() {
             return Ok(File { docs: file_docs(self.text), items });
         }
-        self.errors.sort_by_key(|error| error.labels.first().map_or(0, |(span, _)| span.start));
-        Err(self.errors)
+        errors.sort_by_key(|error| error.labels.first().map_or(0, |(span, _)| span.start));
+        Err(errors)
+    }
+
+    /// Refuses something; the tree is thrown away in the end, so what is built there does not matter.
+    pub(super) fn report(&self, error: Diagnostic) {
+        self.errors.borrow_mut().push(error);
+    }
+
+    /// Runs `build` some levels deeper; none, with an error at `span`, when that is too deep.
+    pub(super) fn nested<T>(&self, levels: usize, span: Span, build: impl FnOnce(&Self) -> T) -> Option<T> {
+        let depth = self.depth.get();
+        if depth + levels > MAX_DEPTH {
+            // Once is enough: whatever stands around or beside it is just as deep.
+            if !self.errors.borrow().iter().any(|error| error.code == "too-deep") {
+                self.report(too_deep(span));
+            }
+            return None;
+        }
+        self.depth.set(depth + levels);
+        let built = build(self);
+        self.depth.set(depth);
+        Some(built)
     }
 
     // ---- declarations ----
 
-    fn items(&mut self, node: Node<'i>) -> Vec<Item> {
+    fn items(&self, node: Node<'i>) -> Vec<Item> {
         Parts::of(node).take_while(Rule::item).into_iter().map(|item| self.item(item)).collect()
     }
 
-    fn item(&mut self, node: Node<'i>) -> Item {
+    fn item(&self, node: Node<'i>) -> Item {
         let span = self.span(&node);
         let declaration = Parts::of(node).take();
         let rule = declaration.as_rule();
@@ -151,7 +174,7 @@ impl<'i> Builder<'i> {
                 let items = self.items(parts.take());
                 for item in &items {
                     if let ItemKind::Extend { path, .. } = &item.kind {
-                        self.errors.push(
+                        self.report(
                             Diagnostic::error("nested-extend", path.span, "`extend` inside `extend`", "a second file")
                                 .help("a file extends one other file; let that one extend the next"),
                         );
@@ -171,19 +194,14 @@ impl<'i> Builder<'i> {
             Rule::function => {
                 let function = self.function(parts, span);
                 if function.name.text == "fn" {
-                    self.errors.push(
+                    self.report(
                         Diagnostic::error("syntax", function.name.span, "a function without a name", "named nowhere")
                             .help("write `fn name(…) { … }`; only the function of a `block` has no name"),
                     );
                 }
                 ItemKind::Fn(function)
             }
-            Rule::optimizer => ItemKind::Optimizer(Optimizer {
-                name: self.ident(parts.take()),
-                tensors: self.params(parts.take()),
-                hyper: parts.take_if(Rule::hyper).map(|hyper| self.params(hyper)).unwrap_or_default(),
-                body: self.body(parts.take()),
-            }),
+            Rule::optimizer => ItemKind::Optimizer(self.optimizer(parts)),
             Rule::train => {
                 let model = parts.take_if(Rule::name).map(|name| self.ident(name));
                 let bindings = parts.take_if(Rule::shape_bindings).map(|bound| self.settings(bound));
@@ -194,7 +212,7 @@ impl<'i> Builder<'i> {
         Item { kind, span }
     }
 
-    fn block(&mut self, mut parts: Parts<'i>, span: Span) -> Block {
+    fn block(&self, mut parts: Parts<'i>, span: Span) -> Block {
         let name = self.ident(parts.take());
         let args = parts.take_if(Rule::params).map(|params| self.params(params)).unwrap_or_default();
         let mut members = Vec::new();
@@ -206,7 +224,7 @@ impl<'i> Builder<'i> {
                 Rule::function => {
                     let function = self.function(Parts::of(member), member_span);
                     if function.name.text != "fn" {
-                        self.errors.push(
+                        self.report(
                             Diagnostic::error(
                                 "named-block-function",
                                 function.name.span,
@@ -223,7 +241,7 @@ impl<'i> Builder<'i> {
         }
         let mut functions = functions.into_iter();
         let function = functions.next().unwrap_or_else(|| {
-            self.errors.push(
+            self.report(
                 Diagnostic::error(
                     "block-without-function",
                     name.span,
@@ -236,7 +254,7 @@ impl<'i> Builder<'i> {
             Function { name: Ident { text: "fn".into(), span }, shape_vars: Vec::new(), params: Vec::new(), body }
         });
         for second in functions {
-            self.errors.push(
+            self.report(
                 Diagnostic::error(
                     "second-block-function",
                     second.name.span,
@@ -250,7 +268,29 @@ impl<'i> Builder<'i> {
         Block { name, args, members, function }
     }
 
-    fn function(&mut self, mut parts: Parts<'i>, span: Span) -> Function {
+    fn optimizer(&self, mut parts: Parts<'i>) -> Optimizer {
+        let optimizer = Optimizer {
+            name: self.ident(parts.take()),
+            tensors: self.params(parts.take()),
+            hyper: parts.take_if(Rule::hyper).map(|hyper| self.params(hyper)).unwrap_or_default(),
+            body: self.body(parts.take()),
+        };
+        if optimizer.tensors.len() != 2 {
+            let name = &optimizer.name;
+            self.report(
+                Diagnostic::error(
+                    "optimizer-tensors",
+                    name.span,
+                    format!("optimizer `{}` has {} tensors, not 2", name.text, optimizer.tensors.len()),
+                    "takes a parameter and its gradient",
+                )
+                .help(format!("write `optimizer {}(w, g; lr)`: hyper-parameters stand behind the `;`", name.text)),
+            );
+        }
+        optimizer
+    }
+
+    fn function(&self, mut parts: Parts<'i>, span: Span) -> Function {
         let keyword = Span { end: span.start + "fn".len() as u32, ..span };
         let name = match parts.take_if(Rule::name) {
             Some(name) => self.ident(name),
@@ -264,17 +304,17 @@ impl<'i> Builder<'i> {
         }
     }
 
-    fn shape_vars(&mut self, parts: &mut Parts<'i>) -> Vec<Ident> {
+    fn shape_vars(&self, parts: &mut Parts<'i>) -> Vec<Ident> {
         let Some(vars) = parts.take_if(Rule::shape_vars) else { return Vec::new() };
         Parts::of(vars).take_while(Rule::name).into_iter().map(|name| self.ident(name)).collect()
     }
 
     /// The parameters of a `params`, `tensors` or `hyper` pair.
-    fn params(&mut self, node: Node<'i>) -> Vec<Param> {
+    fn params(&self, node: Node<'i>) -> Vec<Param> {
         Parts::of(node).take_while(Rule::param).into_iter().map(|param| self.param(param)).collect()
     }
 
-    fn param(&mut self, node: Node<'i>) -> Param {
+    fn param(&self, node: Node<'i>) -> Param {
         let mut parts = Parts::of(node);
         let name = self.ident(parts.take());
         let ty = parts.take_if(Rule::type_expr).map(|ty| self.type_expr(ty));
@@ -282,7 +322,7 @@ impl<'i> Builder<'i> {
         Param { name, ty, default }
     }
 
-    fn type_expr(&mut self, node: Node<'i>) -> TypeExpr {
+    fn type_expr(&self, node: Node<'i>) -> TypeExpr {
         let span = self.span(&node);
         let mut parts = Parts::of(node);
         let dtype = parts.take_if(Rule::path).map(|path| self.path_expr(path));
@@ -292,7 +332,7 @@ impl<'i> Builder<'i> {
     }
 
     /// The definitions of a `const_defs` pair.
-    fn const_defs(&mut self, node: Node<'i>) -> Vec<ConstDef> {
+    fn const_defs(&self, node: Node<'i>) -> Vec<ConstDef> {
         let definitions = Parts::of(node).take_while(Rule::const_def);
         definitions
             .into_iter()
@@ -304,7 +344,7 @@ impl<'i> Builder<'i> {
     }
 
     /// The settings of a `settings` or `shape_bindings` pair.
-    fn settings(&mut self, node: Node<'i>) -> Vec<Setting> {
+    fn settings(&self, node: Node<'i>) -> Vec<Setting> {
         let settings = Parts::of(node).take_while(Rule::setting);
         settings
             .into_iter()
@@ -317,14 +357,14 @@ impl<'i> Builder<'i> {
 
     // ---- statements ----
 
-    pub(super) fn body(&mut self, node: Node<'i>) -> Body {
+    pub(super) fn body(&self, node: Node<'i>) -> Body {
         let span = self.span(&node);
         let stmts = Parts::of(node).take_while(Rule::stmt);
         let stmts = self.nested(1, span, |this| stmts.into_iter().map(|stmt| this.stmt(stmt)).collect());
         Body { stmts: stmts.unwrap_or_default(), span }
     }
 
-    fn stmt(&mut self, node: Node<'i>) -> Stmt {
+    fn stmt(&self, node: Node<'i>) -> Stmt {
         let span = self.span(&node);
         let inner = Parts::of(node).take();
         let rule = inner.as_rule();
@@ -381,7 +421,7 @@ impl<'i> Builder<'i> {
         Stmt { kind, span }
     }
 
-    fn bindings(&mut self, mut parts: Parts<'i>) -> Vec<Binding> {
+    fn bindings(&self, mut parts: Parts<'i>) -> Vec<Binding> {
         let bindings = parts.take_while(Rule::binding);
         bindings
             .into_iter()
@@ -392,12 +432,12 @@ impl<'i> Builder<'i> {
             .collect()
     }
 
-    fn targets_and_value(&mut self, mut parts: Parts<'i>) -> (Vec<Pattern>, Expr) {
+    fn targets_and_value(&self, mut parts: Parts<'i>) -> (Vec<Pattern>, Expr) {
         let targets = parts.take_while(Rule::pattern).into_iter().map(|pattern| self.pattern(pattern)).collect();
         (targets, self.expr(parts.take()))
     }
 
-    pub(super) fn pattern(&mut self, node: Node<'i>) -> Pattern {
+    pub(super) fn pattern(&self, node: Node<'i>) -> Pattern {
         let span = self.span(&node);
         let inner = Parts::of(node).take();
         match inner.as_rule() {
@@ -410,13 +450,13 @@ impl<'i> Builder<'i> {
         }
     }
 
-    fn selector(&mut self, node: Node<'i>) -> Selector {
+    fn selector(&self, node: Node<'i>) -> Selector {
         let mut parts = Parts::of(node);
         let first = self.path(parts.take());
         let under = parts.take_if(Rule::path).map(|path| self.path(path));
         let is_kind = SELECTOR_KINDS.contains(&first.text.as_str());
         if under.is_some() && !is_kind {
-            self.errors.push(
+            self.report(
                 Diagnostic::error(
                     "unknown-selector",
                     first.span,
@@ -451,6 +491,22 @@ impl<'i> Builder<'i> {
         }
         Path { text, span }
     }
+}
+
+/// How many expressions and bodies may stand inside one another.
+///
+/// What walks a tree recurses; the limit keeps every walk within the stack of any thread.
+pub(super) const MAX_DEPTH: usize = 256;
+
+/// The error for what would overflow the stack of whoever walks the tree.
+pub(super) fn too_deep(span: Span) -> Diagnostic {
+    Diagnostic::error(
+        "too-deep",
+        span,
+        format!("this nests more than {MAX_DEPTH} levels deep"),
+        "operators, calls and brackets count one level each",
+    )
+    .help("give parts of it names with `let`")
 }
 
 /// The words that pick parameters by rank in an `update`.

@@ -1,216 +1,174 @@
 //! Expressions: the grammar's flat list of operands and operators is ranked here.
 
+use std::sync::LazyLock;
+
+use pest::pratt_parser::{Assoc, Op, PrattParser};
+
 use super::build::{Builder, Node, Parts};
 use super::grammar::Rule;
 use crate::ast::*;
 use crate::diagnostic::Diagnostic;
 use crate::span::Span;
 
-/// How many expressions and bodies may stand inside one another.
-///
-/// What walks a tree recurses; the limit keeps every walk within the stack of any thread.
-pub(super) const MAX_DEPTH: usize = 256;
+/// The infix and prefix operators, loosest first; what is applied last in the text (calls, indices, fields) last.
+static RANKS: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
+    let left = |rule| Op::infix(rule, Assoc::Left);
+    PrattParser::new()
+        .op(left(Rule::kw_or))
+        .op(left(Rule::kw_and))
+        .op(Op::prefix(Rule::kw_not))
+        .op(left(Rule::equal)
+            | left(Rule::unequal)
+            | left(Rule::less)
+            | left(Rule::less_equal)
+            | left(Rule::greater)
+            | left(Rule::greater_equal))
+        .op(left(Rule::range))
+        .op(left(Rule::bit_or))
+        .op(left(Rule::bit_and))
+        .op(left(Rule::add) | left(Rule::sub))
+        .op(left(Rule::mul) | left(Rule::div) | left(Rule::rem))
+        .op(left(Rule::matmul))
+        .op(Op::prefix(Rule::neg))
+        .op(Op::infix(Rule::pow, Assoc::Right))
+        .op(Op::postfix(Rule::call) | Op::postfix(Rule::index) | Op::postfix(Rule::field))
+});
 
-/// Ranks of operators, loosest first. Comparisons stand between `not` and `..` and do not chain.
-const OR: u8 = 1;
-const AND: u8 = 2;
-const NOT: u8 = 3;
-const COMPARE: u8 = 4;
-const RANGE: u8 = 5;
-const NEG: u8 = 11;
-const POW: u8 = 12;
-
-/// An infix operator: a range makes a node of its own kind.
-#[derive(Clone, Copy, PartialEq)]
-enum Infix {
-    Binary(BinaryOp),
-    Range,
+/// The infix operator of a rule; none for `..`, which makes a node of its own kind.
+fn binary_op(rule: Rule) -> Option<BinaryOp> {
+    Some(match rule {
+        Rule::kw_or => BinaryOp::Or,
+        Rule::kw_and => BinaryOp::And,
+        Rule::equal => BinaryOp::Eq,
+        Rule::unequal => BinaryOp::Ne,
+        Rule::less => BinaryOp::Lt,
+        Rule::less_equal => BinaryOp::Le,
+        Rule::greater => BinaryOp::Gt,
+        Rule::greater_equal => BinaryOp::Ge,
+        Rule::bit_or => BinaryOp::BitOr,
+        Rule::bit_and => BinaryOp::BitAnd,
+        Rule::add => BinaryOp::Add,
+        Rule::sub => BinaryOp::Sub,
+        Rule::mul => BinaryOp::Mul,
+        Rule::div => BinaryOp::Div,
+        Rule::rem => BinaryOp::Rem,
+        Rule::matmul => BinaryOp::MatMul,
+        Rule::pow => BinaryOp::Pow,
+        _ => return None,
+    })
 }
 
-fn infix(text: &str) -> (Infix, u8) {
+/// Whether an expression is looser than the operators of arithmetic and stands without parentheses.
+fn is_loose(expr: &Expr) -> bool {
     use BinaryOp::*;
-    let (op, rank) = match text {
-        "or" => (Or, OR),
-        "and" => (And, AND),
-        "==" => (Eq, COMPARE),
-        "!=" => (Ne, COMPARE),
-        "<" => (Lt, COMPARE),
-        "<=" => (Le, COMPARE),
-        ">" => (Gt, COMPARE),
-        ">=" => (Ge, COMPARE),
-        "|" => (BitOr, 6),
-        "&" => (BitAnd, 7),
-        "+" => (Add, 8),
-        "-" => (Sub, 8),
-        "*" => (Mul, 9),
-        "/" => (Div, 9),
-        "%" => (Rem, 9),
-        "@" => (MatMul, 10),
-        "^" => (Pow, POW),
-        _ => return (Infix::Range, RANGE),
-    };
-    (Infix::Binary(op), rank)
+    matches!(
+        &expr.kind,
+        ExprKind::Unary(UnaryOp::Not, _)
+            | ExprKind::Range(..)
+            | ExprKind::Binary(Or | And | Eq | Ne | Lt | Le | Gt | Ge, ..)
+    )
 }
 
-/// The rank of an operator that has already been applied; none for what needs no parentheses anywhere.
-fn rank_of(expr: &Expr) -> Option<u8> {
+fn is_comparison(op: Option<BinaryOp>) -> bool {
     use BinaryOp::*;
-    match &expr.kind {
-        ExprKind::Unary(UnaryOp::Not, _) => Some(NOT),
-        ExprKind::Range(..) => Some(RANGE),
-        ExprKind::Binary(Or, ..) => Some(OR),
-        ExprKind::Binary(And, ..) => Some(AND),
-        ExprKind::Binary(Eq | Ne | Lt | Le | Gt | Ge, ..) => Some(COMPARE),
-        _ => None,
-    }
+    matches!(op, Some(Eq | Ne | Lt | Le | Gt | Ge))
 }
-
-/// One element of a flat expression.
-enum Token {
-    Prefix(UnaryOp, Span),
-    Operand(Expr),
-    Infix(Infix, u8, Span),
-}
-
-type Tokens = std::iter::Peekable<std::vec::IntoIter<Token>>;
 
 impl<'i> Builder<'i> {
-    /// Runs `build` some levels deeper; none, with an error at `span`, when that is too deep.
-    pub(super) fn nested<T>(&mut self, levels: usize, span: Span, build: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        if self.depth + levels > MAX_DEPTH {
-            // Once is enough: whatever stands around or beside it is just as deep.
-            if !self.errors.iter().any(|error| error.code == "too-deep") {
-                self.errors.push(
-                    Diagnostic::error(
-                        "too-deep",
-                        span,
-                        format!("this nests more than {MAX_DEPTH} levels deep"),
-                        "operators, calls and brackets count one level each",
-                    )
-                    .help("give parts of it names with `let`"),
-                );
-            }
-            return None;
-        }
-        self.depth += levels;
-        let built = build(self);
-        self.depth -= levels;
-        Some(built)
-    }
-
-    pub(super) fn expr(&mut self, node: Node<'i>) -> Expr {
+    pub(super) fn expr(&self, node: Node<'i>) -> Expr {
         let span = self.span(&node);
-        let parts: Vec<_> = node.into_inner().collect();
-        // A chain of n operators makes a tree n deep, and so does a chain of calls, fields and prefixes.
-        let infixes = parts.iter().filter(|part| part.as_rule() == Rule::infix).count();
-        let operands = parts.iter().filter(|part| part.as_rule() == Rule::operand);
-        let affixes = operands.map(|operand| operand.clone().into_inner().count()).max().unwrap_or(1);
-        let ranked = self.nested(infixes + affixes, span, |this| {
-            let mut tokens = Vec::with_capacity(parts.len());
-            for part in parts {
-                match part.as_rule() {
-                    Rule::infix => {
-                        let (op, rank) = infix(part.as_str());
-                        tokens.push(Token::Infix(op, rank, this.span(&part)));
-                    }
-                    _ => this.operand(part, &mut tokens),
-                }
-            }
-            this.climb(&mut tokens.into_iter().peekable(), 0)
+        let parts: Vec<_> = node.into_inner().filter(|part| part.as_rule() != Rule::COMMENT).collect();
+        let ranked = self.nested(levels(&parts), span, |this| {
+            RANKS
+                .map_primary(|part| this.primary(part))
+                .map_prefix(|op, operand| this.prefix(op, operand))
+                .map_postfix(|inner, part| this.postfix(inner, part))
+                .map_infix(|left, op, right| this.infix(left, op, right))
+                .parse(parts.into_iter())
         });
         ranked.unwrap_or(Expr { kind: ExprKind::None, span })
     }
 
-    /// Precedence climbing: the longest expression whose operators rank at least `min`.
-    fn climb(&mut self, tokens: &mut Tokens, min: u8) -> Expr {
-        let mut left = match tokens.next() {
-            Some(Token::Prefix(op, span)) => {
-                let rank = if op == UnaryOp::Not { NOT } else { NEG };
-                if op == UnaryOp::Not && min > NOT {
-                    self.errors.push(
-                        Diagnostic::error(
-                            "not-needs-parentheses",
-                            span,
-                            "`not` is looser than the operator before it",
-                            "begins an operand here",
-                        )
-                        .help("put the operand into parentheses: `(not …)`"),
-                    );
-                }
-                let operand = self.climb(tokens, rank);
-                let span = span.to(operand.span);
-                Expr { kind: ExprKind::Unary(op, Box::new(operand)), span }
-            }
-            Some(Token::Operand(operand)) => operand,
-            _ => unreachable!("the grammar puts an operand here"),
-        };
-        while let Some(Token::Infix(op, rank, op_span)) =
-            tokens.next_if(|token| matches!(token, Token::Infix(_, rank, _) if *rank >= min))
-        {
-            self.check_chain(&left, op, rank, op_span);
-            // `^` takes a further `^` on its right, the others do not take their own rank there.
-            let right = self.climb(tokens, if rank == POW { rank } else { rank + 1 });
-            let span = left.span.to(right.span);
-            let (left_box, right_box) = (Box::new(left), Box::new(right));
-            let kind = match op {
-                Infix::Binary(op) => ExprKind::Binary(op, left_box, right_box),
-                Infix::Range => ExprKind::Range(Some(left_box), Some(right_box)),
-            };
-            left = Expr { kind, span };
+    fn prefix(&self, op: Node<'i>, operand: Expr) -> Expr {
+        let op_span = self.span(&op);
+        let span = op_span.to(operand.span);
+        let op = if op.as_rule() == Rule::neg { UnaryOp::Neg } else { UnaryOp::Not };
+        if op == UnaryOp::Neg {
+            self.check_not(&operand);
         }
-        left
+        Expr { kind: ExprKind::Unary(op, Box::new(operand)), span }
+    }
+
+    fn infix(&self, left: Expr, op: Node<'i>, right: Expr) -> Expr {
+        let (op, op_span) = (binary_op(op.as_rule()), self.span(&op));
+        if !matches!(op, Some(BinaryOp::Or | BinaryOp::And)) {
+            self.check_not(&right);
+        }
+        self.check_chain(&left, op, op_span);
+        let span = left.span.to(right.span);
+        let (left, right) = (Box::new(left), Box::new(right));
+        let kind = match op {
+            Some(op) => ExprKind::Binary(op, left, right),
+            None => ExprKind::Range(Some(left), Some(right)),
+        };
+        Expr { kind, span }
+    }
+
+    /// A call, an index or a field of `inner`.
+    fn postfix(&self, inner: Expr, part: Node<'i>) -> Expr {
+        let span = inner.span.to(self.span(&part));
+        let inner = Box::new(inner);
+        let kind = match part.as_rule() {
+            Rule::call => ExprKind::Call(inner, self.args(part)),
+            Rule::index => {
+                let items = Parts::of(part).take_while(Rule::index_item);
+                ExprKind::Index(inner, items.into_iter().map(|item| self.index_item(item)).collect())
+            }
+            _ => ExprKind::Field(inner, self.ident(Parts::of(part).take())),
+        };
+        Expr { kind, span }
+    }
+
+    /// `a + not b == c` would mean `a + (not (b == c))`, which nobody means.
+    fn check_not(&self, operand: &Expr) {
+        if let ExprKind::Unary(UnaryOp::Not, _) = operand.kind {
+            let not = Span { end: operand.span.start + "not".len() as u32, ..operand.span };
+            self.report(
+                Diagnostic::error(
+                    "not-needs-parentheses",
+                    not,
+                    "`not` is looser than the operator before it",
+                    "begins an operand here",
+                )
+                .help("put the operand into parentheses: `(not …)`"),
+            );
+        }
     }
 
     /// Comparisons and ranges do not chain: `a < b < c` would compare a truth value with `c`.
-    fn check_chain(&mut self, left: &Expr, op: Infix, rank: u8, op_span: Span) {
-        if rank == COMPARE && rank_of(left) == Some(COMPARE) {
-            let middle = match &left.kind {
-                ExprKind::Binary(_, _, right) => self.slice(right.span),
-                _ => "",
-            };
-            let help = match self.slice(left.span) {
-                text if middle.is_empty() || text.len() > 40 => "join two comparisons with `and`".to_owned(),
-                text => format!("write `{text} and {middle} {} …`", self.slice(op_span)),
-            };
-            self.errors.push(
-                Diagnostic::error("chained-comparison", op_span, "comparisons do not chain", "a second comparison")
-                    .label(left.span, "this is already true or false")
-                    .help(help),
-            );
-        }
-        if op == Infix::Range && rank_of(left) == Some(RANGE) {
-            self.errors.push(
+    fn check_chain(&self, left: &Expr, op: Option<BinaryOp>, op_span: Span) {
+        match &left.kind {
+            ExprKind::Binary(before, _, middle) if is_comparison(op) && is_comparison(Some(*before)) => {
+                let (before, middle) = (self.slice(left.span), self.slice(middle.span));
+                let help = match before.len() {
+                    0..40 => format!("write `{before} and {middle} {} …`", self.slice(op_span)),
+                    _ => "join two comparisons with `and`".to_owned(),
+                };
+                self.report(
+                    Diagnostic::error("chained-comparison", op_span, "comparisons do not chain", "a second comparison")
+                        .label(left.span, "this is already true or false")
+                        .help(help),
+                );
+            }
+            ExprKind::Range(..) if op.is_none() => self.report(
                 Diagnostic::error("chained-range", op_span, "a range has two ends", "a second `..`")
                     .label(left.span, "this is already a range"),
-            );
+            ),
+            _ => {}
         }
     }
 
-    /// One operand with its prefix operators, calls, indices and fields.
-    fn operand(&mut self, node: Node<'i>, tokens: &mut Vec<Token>) {
-        let mut parts = Parts::of(node);
-        for prefix in parts.take_while(Rule::prefix) {
-            let op = if prefix.as_str() == "-" { UnaryOp::Neg } else { UnaryOp::Not };
-            tokens.push(Token::Prefix(op, self.span(&prefix)));
-        }
-        let mut expr = self.primary(parts.take());
-        while let Some(postfix) = parts.next() {
-            let span = expr.span.to(self.span(&postfix));
-            let inner = Box::new(expr);
-            let kind = match postfix.as_rule() {
-                Rule::call => ExprKind::Call(inner, self.args(postfix)),
-                Rule::index => {
-                    let items = Parts::of(postfix).take_while(Rule::index_item);
-                    ExprKind::Index(inner, items.into_iter().map(|item| self.index_item(item)).collect())
-                }
-                _ => ExprKind::Field(inner, self.ident(Parts::of(postfix).take())),
-            };
-            expr = Expr { kind, span };
-        }
-        tokens.push(Token::Operand(expr));
-    }
-
-    fn primary(&mut self, node: Node<'i>) -> Expr {
+    fn primary(&self, node: Node<'i>) -> Expr {
         let span = self.span(&node);
         let kind = match node.as_rule() {
             Rule::number => self.number(node.as_str(), span),
@@ -245,11 +203,11 @@ impl<'i> Builder<'i> {
         Expr { kind, span }
     }
 
-    fn exprs(&mut self, mut parts: Parts<'i>) -> Vec<Expr> {
+    fn exprs(&self, mut parts: Parts<'i>) -> Vec<Expr> {
         parts.take_while(Rule::expr).into_iter().map(|item| self.expr(item)).collect()
     }
 
-    fn list(&mut self, node: Node<'i>) -> ExprKind {
+    fn list(&self, node: Node<'i>) -> ExprKind {
         let mut parts = Parts::of(node);
         let Some(first) = parts.take_if(Rule::expr) else { return ExprKind::List(Vec::new()) };
         let first = self.expr(first);
@@ -267,7 +225,7 @@ impl<'i> Builder<'i> {
         }
     }
 
-    fn if_chain(&mut self, node: Node<'i>) -> ExprKind {
+    fn if_chain(&self, node: Node<'i>) -> ExprKind {
         let mut parts = Parts::of(node);
         let arms = parts.take_while(Rule::if_arm).into_iter().map(|arm| {
             let mut parts = Parts::of(arm);
@@ -278,7 +236,7 @@ impl<'i> Builder<'i> {
         ExprKind::If { arms, otherwise }
     }
 
-    fn index_item(&mut self, node: Node<'i>) -> Expr {
+    fn index_item(&self, node: Node<'i>) -> Expr {
         let span = self.span(&node);
         let mut parts = Parts::of(node);
         let first = parts.take();
@@ -291,10 +249,10 @@ impl<'i> Builder<'i> {
     }
 
     /// The one end of an open range, which binds as tightly as the two ends of a closed one.
-    fn range_end(&mut self, node: Node<'i>) -> Expr {
+    fn range_end(&self, node: Node<'i>) -> Expr {
         let end = self.expr(node);
-        if rank_of(&end).is_some() {
-            self.errors.push(
+        if is_loose(&end) {
+            self.report(
                 Diagnostic::error(
                     "open-range",
                     end.span,
@@ -308,7 +266,7 @@ impl<'i> Builder<'i> {
     }
 
     /// The arguments of a `call` pair.
-    pub(super) fn args(&mut self, node: Node<'i>) -> Vec<Arg> {
+    pub(super) fn args(&self, node: Node<'i>) -> Vec<Arg> {
         let args = Parts::of(node).take_while(Rule::arg);
         args.into_iter()
             .map(|arg| {
@@ -320,7 +278,7 @@ impl<'i> Builder<'i> {
     }
 
     /// A dotted name as an expression: fields of a name.
-    pub(super) fn path_expr(&mut self, node: Node<'i>) -> Expr {
+    pub(super) fn path_expr(&self, node: Node<'i>) -> Expr {
         let whole = self.span(&node);
         let mut parts = Parts::of(node);
         let first = self.ident(parts.take());
@@ -337,10 +295,10 @@ impl<'i> Builder<'i> {
         chain.unwrap_or(Expr { kind: ExprKind::None, span: whole })
     }
 
-    fn number(&mut self, text: &str, span: Span) -> ExprKind {
+    fn number(&self, text: &str, span: Span) -> ExprKind {
         let value = text.replace('_', "").parse().unwrap_or(f64::INFINITY);
         if value == f64::INFINITY {
-            self.errors.push(
+            self.report(
                 Diagnostic::error("number-too-large", span, "the number is too large", "over 1.8e308")
                     .help("numbers are 64-bit floats"),
             );
@@ -349,7 +307,7 @@ impl<'i> Builder<'i> {
     }
 
     /// A string with its escapes resolved.
-    pub(super) fn str_lit(&mut self, node: Node<'i>) -> StrLit {
+    pub(super) fn str_lit(&self, node: Node<'i>) -> StrLit {
         let span = self.span(&node);
         let quoted = node.as_str();
         let mut value = String::with_capacity(quoted.len());
@@ -359,12 +317,46 @@ impl<'i> Builder<'i> {
                 '\\' => match chars.next() {
                     Some('n') => '\n',
                     Some('t') => '\t',
-                    Some(other) => other,
-                    None => '\\',
+                    Some(quoted @ ('"' | '\\')) => quoted,
+                    other => {
+                        self.unknown_escape(span, other);
+                        continue;
+                    }
                 },
                 c => c,
             });
         }
         StrLit { value, span }
     }
+
+    fn unknown_escape(&self, string: Span, escape: Option<char>) {
+        let escape = escape.unwrap_or_default();
+        self.report(
+            Diagnostic::error(
+                "unknown-escape",
+                string,
+                format!("`\\{escape}` means nothing in a string"),
+                "in this string",
+            )
+            .help("the escapes are `\\n`, `\\t`, `\\\"` and `\\\\`; a path is written with `/`"),
+        );
+    }
+}
+
+/// How many levels a flat expression adds at most: a chain of n operators makes a tree n deep, and so does a chain of
+/// calls, indices and fields on one operand.
+fn levels(parts: &[Node<'_>]) -> usize {
+    let (mut operators, mut chain, mut longest) = (1, 0, 0);
+    for part in parts {
+        match part.as_rule() {
+            Rule::call | Rule::index | Rule::field => {
+                chain += 1;
+                longest = longest.max(chain);
+            }
+            Rule::neg | Rule::kw_not => operators += 1,
+            rule if rule == Rule::range || binary_op(rule).is_some() => operators += 1,
+            _ => chain = 0,
+        }
+    }
+    operators + longest
 }
