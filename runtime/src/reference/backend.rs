@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mngc_compiler::ir::{Entry, EntryKey, Graph, Input, Module, Output, Slot, SlotData};
+use mngc_compiler::ir::{Entry, EntryKey, Graph, Input, Module, Output, Slot, SlotData, Type};
 
 use super::{Context, Observer, Precision, evaluate};
 use crate::backend::Backend;
@@ -42,7 +42,8 @@ impl Reference {
         let bound = module.entries.get(&entry).ok_or(Error::NoEntry(entry))?;
         let graph = module.funcs.get(bound.func).ok_or(Error::NoFunc(bound.func))?;
         self.check_binding(bound, graph, inputs)?;
-        let args = bound.inputs.iter().map(|input| self.argument(entry, input, inputs, step));
+        let bindings = bound.inputs.iter().zip(&graph.params);
+        let args = bindings.map(|(input, &param)| self.argument(entry, input, graph.ty(param), inputs, step));
         let args = args.collect::<Result<Vec<Tensor>>>()?;
         let ctx = Context { precision: self.precision, seed: self.seed, step, observer };
         let results = evaluate(&module, bound.func, args, &ctx)?;
@@ -77,12 +78,21 @@ impl Reference {
         }
     }
 
-    /// The value of a parameter of an entry's function. Sizes and kind are checked by [`evaluate`].
-    fn argument(&self, entry: EntryKey, input: &Input, inputs: &BTreeMap<String, Tensor>, step: u64) -> Result<Tensor> {
+    /// The value of a parameter of an entry's function.
+    fn argument(
+        &self,
+        entry: EntryKey,
+        input: &Input,
+        ty: &Type,
+        inputs: &BTreeMap<String, Tensor>,
+        step: u64,
+    ) -> Result<Tensor> {
         match input {
             Input::Slot(slot) => self.slot(*slot),
             Input::Batch(name) => {
-                inputs.get(name).cloned().ok_or_else(|| Error::MissingInput { entry, name: name.clone() })
+                let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput { entry, name: name.clone() })?;
+                tensor.expect(|| format!("input `{name}`"), ty.dtype, &self.module.dims.sizes(&ty.dims))?;
+                Ok(tensor.clone())
             }
             Input::Scalar(scalar) => {
                 let data = self.module.scalars.get(*scalar);

@@ -98,7 +98,10 @@ pub fn evaluate(module: &Module, func: Func, args: Vec<Tensor>, ctx: &Context) -
     let mut rounded = Vec::with_capacity(args.len());
     for (i, (arg, &param)) in args.into_iter().zip(&graph.params).enumerate() {
         let ty = graph.ty(param);
-        let what = || format!("parameter {i} `{}` of `{}`", graph.param_names[i], graph.name);
+        let what = || match graph.param_names.get(i).filter(|name| !name.is_empty()) {
+            Some(name) => format!("parameter `{name}` of `{}`", graph.name),
+            None => format!("parameter {i} of `{}`", graph.name),
+        };
         arg.expect(what, ty.dtype, &module.dims.sizes(&ty.dims))?;
         rounded.push(ctx.round(arg, ty));
     }
