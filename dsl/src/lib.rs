@@ -3,6 +3,7 @@
 pub mod ast;
 pub mod diagnostic;
 mod parse;
+mod render;
 pub mod span;
 
 pub use diagnostic::{Diagnostic, Severity, Sources};
