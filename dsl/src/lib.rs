@@ -2,10 +2,12 @@
 
 pub mod ast;
 pub mod diagnostic;
+mod fmt;
 mod parse;
 mod render;
 pub mod span;
 
 pub use diagnostic::{Diagnostic, Severity, Sources};
+pub use fmt::format;
 pub use parse::parse;
 pub use span::{FileId, Span};

@@ -514,7 +514,7 @@ pub(super) const SELECTOR_KINDS: [&str; 4] = ["matrices", "vectors", "scalars", 
 
 /// The lines of the `//!` comment at the top of a file.
 fn file_docs(text: &str) -> Vec<String> {
-    let lines = text.trim_start_matches('\u{FEFF}').lines().map(str::trim).skip_while(|line| line.is_empty());
-    let docs = lines.map_while(|line| line.strip_prefix("//!"));
+    let start = text.trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{FEFF}');
+    let docs = start.lines().map_while(|line| line.trim().strip_prefix("//!"));
     docs.map(|line| line.strip_prefix(' ').unwrap_or(line).to_owned()).collect()
 }

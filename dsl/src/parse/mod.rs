@@ -25,7 +25,11 @@ use grammar::{Grammar, Rule};
 
 /// Parses one file. The error is never empty; its diagnostics stand in the order of their places.
 pub fn parse(sources: &Sources, file: FileId) -> Result<File, Vec<Diagnostic>> {
-    let root = pairs(sources, file)?;
+    tree(sources, file, pairs(sources, file)?)
+}
+
+/// The syntax tree that the pairs of one file make; some mistakes are found only here.
+pub(crate) fn tree(sources: &Sources, file: FileId, root: Pair<'_, Rule>) -> Result<File, Vec<Diagnostic>> {
     build::Builder::new(file, sources.text(file)).file(root)
 }
 

@@ -10,7 +10,7 @@ use crate::span::{FileId, Span};
 /// How many brackets may stand inside one another. Each takes the recursive parser some twenty calls.
 pub(super) const MAX_BRACKETS: usize = 100;
 
-/// At most this many words and signs are refused at once: more are noise, most often one unclosed quote.
+/// About this many words and signs are refused at once: more are noise, most often one unclosed quote.
 const MAX_ERRORS: usize = 10;
 
 /// One word or sign.
@@ -49,7 +49,7 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
 }
 
 /// The opening bracket that a closing one belongs to.
-pub(super) fn opener(closer: &str) -> Option<&'static str> {
+pub(crate) fn opener(closer: &str) -> Option<&'static str> {
     Some(match closer {
         ")" => "(",
         "]" => "[",
@@ -59,7 +59,7 @@ pub(super) fn opener(closer: &str) -> Option<&'static str> {
 }
 
 /// The closing bracket that an opening one asks for.
-pub(super) fn closer(opener: &str) -> Option<&'static str> {
+pub(crate) fn closer(opener: &str) -> Option<&'static str> {
     Some(match opener {
         "(" => ")",
         "[" => "]",
@@ -70,8 +70,16 @@ pub(super) fn closer(opener: &str) -> Option<&'static str> {
 
 /// What the words and signs alone are refused for.
 pub(super) fn check(file: FileId, tokens: &[Token<'_>]) -> Vec<Diagnostic> {
-    let wrong = tokens.iter().filter_map(|token| check_token(file, token));
-    let mut errors: Vec<_> = wrong.take(MAX_ERRORS).collect();
+    let mut errors: Vec<Diagnostic> = Vec::new();
+    for line in tokens.split(Token::is_line_end) {
+        let mut wrong: Vec<_> = line.iter().filter_map(|token| check_token(file, token)).collect();
+        // One character of another alphabet seldom comes alone.
+        wrong.dedup_by_key(|error| error.code);
+        errors.extend(wrong);
+        if errors.len() >= MAX_ERRORS {
+            break;
+        }
+    }
     if errors.is_empty() {
         errors.extend(check_nesting(file, tokens));
     }
