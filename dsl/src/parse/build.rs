@@ -327,7 +327,7 @@ impl<'i> Builder<'i> {
         let mut parts = Parts::of(node);
         let dtype = parts.take_if(Rule::path).map(|path| self.path_expr(path));
         let dims = parts.take_while(Rule::expr).into_iter().map(|dim| self.expr(dim)).collect();
-        let or_none = parts.take_if(Rule::kw_none).is_some();
+        let or_none = parts.take_if(Rule::bit_or).is_some();
         TypeExpr { dtype, dims, or_none, span }
     }
 
@@ -369,13 +369,7 @@ impl<'i> Builder<'i> {
         let inner = Parts::of(node).take();
         let rule = inner.as_rule();
         if rule == Rule::expr {
-            let value = self.expr(inner);
-            // A whole statement that is an `if` is the statement, so that it needs no value.
-            let kind = match value.kind {
-                ExprKind::If { arms, otherwise } => StmtKind::If { arms, otherwise },
-                kind => StmtKind::Expr(Expr { kind, span: value.span }),
-            };
-            return Stmt { kind, span };
+            return Stmt { kind: StmtKind::Expr(self.expr(inner)), span };
         }
         let mut parts = Parts::of(inner);
         let kind = match rule {
@@ -393,6 +387,10 @@ impl<'i> Builder<'i> {
                 iter: self.expr(parts.take()),
                 body: self.body(parts.take()),
             },
+            Rule::if_expr => {
+                let (arms, otherwise) = self.if_chain(parts);
+                StmtKind::If { arms, otherwise }
+            }
             Rule::param_stmt => StmtKind::Param {
                 names: parts.take_while(Rule::path).into_iter().map(|path| self.path(path)).collect(),
                 ty: self.type_expr(parts.take()),

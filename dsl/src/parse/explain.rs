@@ -214,6 +214,7 @@ impl<'a> Failure<'a> {
             return None;
         }
         let bracket = self.open_bracket().map_or("", |bracket| bracket.text);
+        let binding = format!("write `{} = …`: a name has the type of its value", self.before_text());
         let (message, help) = if self.expects(Rule::lbrace) {
             ("a body stands in braces", "write `{` here and `}` at its end")
         } else if self.after_value() && bracket == "[" {
@@ -221,7 +222,7 @@ impl<'a> Failure<'a> {
         } else if self.after_value() && bracket == "(" {
             ("an argument by name is written with `=`", "write `name = value`")
         } else if self.expects(Rule::eq) && !self.after_value() {
-            ("expected `=`", "write `name = value`: a name has the type of its value")
+            ("expected `=`", binding.as_str())
         } else {
             return None;
         };
@@ -242,10 +243,10 @@ impl<'a> Failure<'a> {
 
     fn missing_value(&self) -> Option<Diagnostic> {
         if self.expects(Rule::word) && self.before_text() == "." {
-            return Some(
-                Diagnostic::error("syntax", self.before_place(), "expected a name after `.`", "nothing follows it")
-                    .help("a number ends with a digit: `1.0` or `1`"),
-            );
+            let error =
+                Diagnostic::error("syntax", self.before_place(), "expected a name after `.`", "nothing follows it");
+            let number = self.tokens[..self.next].iter().rev().nth(1).is_some_and(|token| token.rule == Rule::number);
+            return Some(if number { error.help("a number ends with a digit: `1.0` or `1`") } else { error });
         }
         let wants = [Rule::expr, Rule::arg, Rule::number, Rule::index_item];
         // `return` may stand alone, an empty `( )` too: what follows them is another mistake.
@@ -278,7 +279,9 @@ impl<'a> Failure<'a> {
             return None;
         }
         let mut error = self.error(format!("expected a value, found {}", self.found_words()));
-        if words::RESERVED.contains(&found) {
+        if found == "_" {
+            error = error.help("`_` drops a value, so it has none: give it a name");
+        } else if words::RESERVED.contains(&found) {
             error = error.help(format!("`{found}` is a word of the language: it cannot be a name"));
         }
         Some(error)
@@ -311,8 +314,10 @@ impl<'a> Failure<'a> {
     fn unopened_bracket(&self) -> Option<Diagnostic> {
         let found = self.found();
         let open = opener(found)?;
-        // Where an outer bracket fits, the inner one was forgotten.
-        let fits = self.open_brackets(self.next).iter().any(|bracket| bracket.text == open);
+        // Inside `(` and `[`, and where an outer bracket fits, the inner one was forgotten.
+        let brackets = self.open_brackets(self.next);
+        let fits = brackets.iter().any(|bracket| bracket.text == open)
+            || brackets.last().is_some_and(|bracket| bracket.text != "{");
         (!fits).then(|| {
             Diagnostic::error(
                 "unopened-bracket",
@@ -387,6 +392,8 @@ impl<'a> Failure<'a> {
             ("`in`", "write `for (a, b) in pairs` to take a pair apart")
         } else if self.expects(Rule::kw_in) {
             ("`in`", "a loop is written `for x in xs { … }`")
+        } else if self.expects(Rule::eq) && self.found() == "." {
+            ("`=`", "a name that is bound has no dots: dotted names belong to `param` and `use`")
         } else if self.expects(Rule::eq) && before != "]" {
             ("`=` and a value", "write `name = value`")
         } else if self.expects(Rule::string) {

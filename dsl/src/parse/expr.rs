@@ -197,7 +197,10 @@ impl<'i> Builder<'i> {
                 });
                 ExprKind::Record(fields.collect())
             }
-            Rule::if_expr => self.if_chain(node),
+            Rule::if_expr => {
+                let (arms, otherwise) = self.if_chain(Parts::of(node));
+                ExprKind::If { arms, otherwise }
+            }
             other => unreachable!("{other:?} is no expression"),
         };
         Expr { kind, span }
@@ -225,15 +228,14 @@ impl<'i> Builder<'i> {
         }
     }
 
-    fn if_chain(&self, node: Node<'i>) -> ExprKind {
-        let mut parts = Parts::of(node);
+    /// The conditions with their bodies, and the last `else`, of an `if_expr` pair.
+    pub(super) fn if_chain(&self, mut parts: Parts<'i>) -> (Vec<(Expr, Body)>, Option<Body>) {
         let arms = parts.take_while(Rule::if_arm).into_iter().map(|arm| {
             let mut parts = Parts::of(arm);
             (self.expr(parts.take()), self.body(parts.take()))
         });
         let arms = arms.collect();
-        let otherwise = parts.take_if(Rule::body).map(|body| self.body(body));
-        ExprKind::If { arms, otherwise }
+        (arms, parts.take_if(Rule::body).map(|body| self.body(body)))
     }
 
     fn index_item(&self, node: Node<'i>) -> Expr {

@@ -74,7 +74,7 @@ pub(super) fn check(file: FileId, tokens: &[Token<'_>]) -> Vec<Diagnostic> {
     for line in tokens.split(Token::is_line_end) {
         let mut wrong: Vec<_> = line.iter().filter_map(|token| check_token(file, token)).collect();
         // One character of another alphabet seldom comes alone.
-        wrong.dedup_by_key(|error| error.code);
+        wrong.dedup_by(|next, error| next.code == "unknown-character" && error.code == next.code);
         errors.extend(wrong);
         if errors.len() >= MAX_ERRORS {
             break;
@@ -112,7 +112,10 @@ fn check_token(file: FileId, token: &Token<'_>) -> Option<Diagnostic> {
             let error = Diagnostic::error(
                 "unknown-character",
                 span,
-                format!("`{}` means nothing here", c.escape_debug()),
+                match c.is_control() {
+                    true => format!("the control character {:#04x} means nothing here", u32::from(c)),
+                    false => format!("`{c}` means nothing here"),
+                },
                 "not part of the language",
             );
             error.help(stray_help(c))
