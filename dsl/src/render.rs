@@ -27,22 +27,25 @@ impl Diagnostic {
         let mut report = Report::build(kind, place(sources, *main))
             .with_config(Config::default().with_color(color).with_index_type(IndexType::Char))
             .with_code(self.code)
-            .with_message(&self.message);
+            .with_message(visible(&self.message));
         // In the order of the text, the main file first: the library draws a file anew when labels go back in it.
         let mut labels: Vec<_> = self.labels.iter().enumerate().collect();
         labels.sort_by_key(|(_, (span, _))| (span.file != main.file, span.file, span.start));
         for (order, (index, (span, text))) in labels.into_iter().enumerate() {
             let label_color = if index == 0 { main_color } else { SECONDARY };
             let label = Label::new(place(sources, *span)).with_color(label_color).with_order(order as i32);
-            report.add_label(label.with_message(text));
+            report.add_label(label.with_message(visible(text)));
         }
         if let Some(help) = &self.help {
-            report.add_help(help);
+            report.add_help(visible(help));
         }
         for note in &self.notes {
-            report.add_note(note);
+            report.add_note(visible(note));
         }
-        let texts = self.labels.iter().map(|(span, _)| (sources.name(span.file).to_owned(), sources.text(span.file)));
+        let texts = self.labels.iter().map(|(span, _)| {
+            let text = visible(sources.text(span.file));
+            (sources.name(span.file).to_owned(), text)
+        });
         let mut drawn = Vec::new();
         if report.finish().write(ariadne::sources(texts), &mut drawn).is_err() {
             return self.render_plain();
@@ -57,12 +60,12 @@ impl Diagnostic {
             Severity::Error => "Error",
             Severity::Warning => "Warning",
         };
-        let mut text = format!("[{}] {severity}: {}\n", self.code, self.message);
+        let mut text = format!("[{}] {severity}: {}\n", self.code, visible(&self.message));
         if let Some(help) = &self.help {
-            text.push_str(&format!("  Help: {help}\n"));
+            text.push_str(&format!("  Help: {}\n", visible(help)));
         }
         for note in &self.notes {
-            text.push_str(&format!("  Note: {note}\n"));
+            text.push_str(&format!("  Note: {}\n", visible(note)));
         }
         text
     }
@@ -75,4 +78,17 @@ fn place(sources: &Sources, span: Span) -> Place {
     let end = text.ceil_char_boundary(span.end as usize).max(start);
     let start_char = text[..start].chars().count();
     (sources.name(span.file).to_owned(), start_char..start_char + text[start..end].chars().count())
+}
+
+/// A text that a terminal shows and does not obey, with as many characters: control characters are replaced, and of the
+/// ends of lines that Unicode knows only the line feed remains.
+fn visible(text: &str) -> String {
+    let show = |c: char| match c {
+        '\n' | '\t' => c,
+        '\r' => ' ',
+        '\u{2028}' | '\u{2029}' => char::REPLACEMENT_CHARACTER,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(show).collect()
 }

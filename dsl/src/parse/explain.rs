@@ -25,6 +25,15 @@ pub(super) fn explain(file: FileId, text: &str, tokens: &[Token<'_>], error: &Er
     failure.explain()
 }
 
+/// The begin of a token that would fill the message; others as they are.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 40;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Where the grammar stopped.
 struct Failure<'a> {
     file: FileId,
@@ -89,7 +98,7 @@ impl<'a> Failure<'a> {
         match self.found() {
             "" => "the end of the file".to_owned(),
             "\n" => "the end of the line".to_owned(),
-            text => format!("`{text}`"),
+            text => format!("`{}`", shortened(text)),
         }
     }
 
@@ -193,6 +202,11 @@ impl<'a> Failure<'a> {
             return None;
         }
         let start = self.statement_start(self.next);
+        if start == self.next {
+            return Some(
+                self.error("a line cannot begin with `=`").help("put it on the line of the name that it binds"),
+            );
+        }
         let first = self.tokens[start..].first().map_or("", |token| token.text);
         let in_brackets = self.open_bracket().is_some_and(|bracket| bracket.text != "{");
         if in_brackets || words::RESERVED.contains(&first) || self.expects(Rule::lbrace) {
