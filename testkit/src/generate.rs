@@ -89,7 +89,11 @@ pub fn case(choices: &[u32], seed: u64, config: Config) -> Case {
     }
     for _ in 0..tape.pick(3) {
         let nodes = 1 + tape.pick(4);
-        callees.push(function(&mut module, &axes, &mut tape, &callees, nodes, seed, config));
+        let func = function(&mut module, &axes, &mut tape, &callees, nodes, seed, config);
+        // The text form has no node without a result.
+        if !module.funcs[func].results.is_empty() {
+            callees.push(func);
+        }
     }
     let nodes = 1 + tape.pick(12);
     let func = function(&mut module, &axes, &mut tape, &callees, nodes, seed, config);
@@ -108,7 +112,7 @@ fn axes(module: &mut Module, tape: &mut Tape, config: Config) -> Axes {
         dims.intern("head", [2, 4][tape.pick(2)], DimRole::Feature),
         dims.anonymous(1),
         dims.anonymous(3),
-        dims.intern("4 d", 5, DimRole::Feature),
+        dims.intern(tape.of(&["4 d", ".d", "h.0-1"]), 5, DimRole::Feature),
     ];
     Axes { sequence, token, features }
 }

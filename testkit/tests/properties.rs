@@ -83,7 +83,8 @@ fn check_entry(case: &Case) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 4000 }))]
+    // A fault that is found becomes a test of its own, with a name.
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn printing_what_was_read_gives_the_same_text(case in cases(ANY)) {

@@ -4,6 +4,7 @@ pub mod builder;
 pub mod entities;
 pub mod graph;
 pub mod host;
+mod lex;
 pub mod op;
 pub mod print;
 pub mod read;

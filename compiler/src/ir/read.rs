@@ -8,6 +8,7 @@ use cranelift_entity::EntityRef;
 use super::entities::{Func, Scalar, Slot, Value};
 use super::graph::{Entry, EntryKey, EntryKind, Graph, Input, Module, Output, ScalarData, SlotData, SlotRole};
 use super::host::{HostBinary, HostExpr, HostUnary};
+use super::lex::{Token, tokenize};
 use super::op::{AttentionMask, BinaryOp, CallKind, CompareOp, Distribution, F64, Op, ReduceKind, UnaryOp};
 use super::types::{DType, DimRole, Type};
 
@@ -39,74 +40,6 @@ pub fn module(text: &str) -> Result<Module> {
         }
     }
     Ok(r.m)
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Token {
-    Word(String),
-    Str(String),
-    Sym(char),
-}
-
-fn tokenize(text: &str) -> Result<Vec<(usize, Token)>> {
-    let mut out = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        let chars: Vec<char> = line.chars().collect();
-        let mut at = 0;
-        while at < chars.len() {
-            let c = chars[at];
-            let start = at;
-            if c.is_whitespace() {
-                at += 1;
-            } else if c == '/' && chars.get(at + 1) == Some(&'/') {
-                break;
-            } else if c == '"' {
-                at += 1;
-                let mut value = String::new();
-                loop {
-                    match chars.get(at) {
-                        None => return Err(ReadError { line: i + 1, message: "unclosed string".into() }),
-                        Some('"') => break,
-                        Some('\\') => {
-                            at += 1;
-                            value.push(match chars.get(at) {
-                                Some('n') => '\n',
-                                Some('t') => '\t',
-                                Some(&c) => c,
-                                None => '\\',
-                            });
-                            at += 1;
-                        }
-                        Some(&c) => {
-                            value.push(c);
-                            at += 1;
-                        }
-                    }
-                }
-                at += 1;
-                out.push((i + 1, Token::Str(value)));
-            } else if c.is_alphanumeric() || c == '_' || c == '-' && chars.get(at + 1) != Some(&'>') {
-                // A sign belongs to a number wherever it stands: `-1.5`, `1e-7`, `-inf`.
-                while at < chars.len() {
-                    let c = chars[at];
-                    let sign = c == '-'
-                        && (at == start
-                            || (matches!(chars[at - 1], 'e' | 'E')
-                                && chars[start].is_ascii_digit() | (chars[start] == '-')));
-                    if c.is_alphanumeric() || c == '_' || c == '.' || sign {
-                        at += 1;
-                    } else {
-                        break;
-                    }
-                }
-                out.push((i + 1, Token::Word(chars[start..at].iter().collect())));
-            } else {
-                out.push((i + 1, Token::Sym(c)));
-                at += 1;
-            }
-        }
-    }
-    Ok(out)
 }
 
 struct Reader {
