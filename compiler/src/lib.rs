@@ -1,6 +1,9 @@
 //! From a `.mng` AST to a verified, differentiated graph program. No I/O, no device.
 
+pub mod axes;
+pub mod check;
 pub mod ir;
+pub mod passes;
 pub mod program;
 
 pub use program::{Program, Recipe, Validation};
