@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use mngc_compiler::ir::{Module, print};
 use serde::Serialize;
 
 /// Something that happened, with its place in the run.
@@ -61,7 +62,7 @@ pub struct Start {
     pub source: Vec<Source>,
     /// The settings of the command line.
     pub set: BTreeMap<String, String>,
-    /// The compiled module's text form: BLAKE3, hexadecimal.
+    /// [`program_hash`] of the compiled module.
     pub program_hash: String,
     /// Name of the backend.
     pub device: String,
@@ -91,6 +92,11 @@ pub struct Start {
     pub time: u64,
     /// The run folder.
     pub folder: PathBuf,
+}
+
+/// BLAKE3 of a module's text form, hexadecimal: what a program computes, whatever its source looked like.
+pub fn program_hash(module: &Module) -> String {
+    blake3::hash(print::module(module).as_bytes()).to_hex().to_string()
 }
 
 /// A text that the program was compiled from.

@@ -15,7 +15,7 @@ pub mod weights;
 
 pub use data::Shards;
 pub use error::{Error, Result};
-pub use event::{Event, Source};
+pub use event::{Event, Source, program_hash};
 pub use folder::RunFolder;
 pub use plan::{Options, Plan};
 pub use train::{Report, train};

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use mngc_compiler::ir::{EntryKind, Slot, SlotRole, print};
+use mngc_compiler::ir::{EntryKind, Slot, SlotRole};
 use mngc_runtime::{Backend, Format, Tensor};
 use serde::Serialize;
 
 use crate::data::{Batch, batch};
 use crate::error::{Error, Result};
-use crate::event::{Event, Start};
+use crate::event::{Event, Start, program_hash};
 use crate::folder::RunFolder;
 use crate::plan::Plan;
 use crate::weights::{self, Named};
@@ -98,7 +98,7 @@ impl Run<'_> {
             model: recipe.model.clone(),
             source: options.sources.clone(),
             set: options.set.clone(),
-            program_hash: blake3::hash(print::module(module).as_bytes()).to_hex().to_string(),
+            program_hash: program_hash(module),
             device: self.backend.name().to_string(),
             precision: options.precision.clone(),
             seed: options.seed,
