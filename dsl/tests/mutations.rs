@@ -7,6 +7,7 @@ mod tree;
 use std::fs;
 use std::path::Path;
 
+use mngc_dsl::ast::File;
 use mngc_dsl::{Diagnostic, FileId, Sources, format, parse};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -123,6 +124,30 @@ fn check_diagnostics(sources: &Sources, file: FileId, errors: &[Diagnostic]) -> 
     Ok(())
 }
 
+/// Fails unless every span of a tree covers tokens of this text from end to end, and that of a name just its text.
+///
+/// Read from the tree's debug form, in which no span can be forgotten.
+fn check_spans(parsed: &File, text: &str) -> Result<(), TestCaseError> {
+    let debug = format!("{parsed:?}");
+    let mut parts = debug.split("span: ");
+    let mut before = parts.next().unwrap_or_default();
+    for part in parts {
+        let range = part.split_once(|c: char| !c.is_ascii_digit() && c != '.').map_or(part, |(range, _)| range);
+        let (start, end) = range.split_once("..").expect("a range");
+        let (start, end): (usize, usize) = (start.parse().expect("a number"), end.parse().expect("a number"));
+        let slice = text.get(start..end);
+        prop_assert!(slice.is_some_and(|slice| !slice.is_empty()), "{start}..{end} of {text:?}");
+        let slice = slice.unwrap_or_default();
+        prop_assert!(slice.trim() == slice && !slice.ends_with("*/"), "{slice:?} of {text:?}");
+        // `Ident { text: "x", span: 0..1 }`
+        if let Some((_, name)) = before.strip_suffix("\", ").and_then(|before| before.rsplit_once("Ident { text: \"")) {
+            prop_assert_eq!(slice, name, "{}", text);
+        }
+        before = part;
+    }
+    Ok(())
+}
+
 /// The comments of a text, without the spaces at the ends of their lines.
 ///
 /// Written apart from the grammar so that a comment that the grammar loses is missed.
@@ -133,7 +158,7 @@ fn comments(text: &str) -> Vec<String> {
         let length = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
         } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
+            rest[2..].find("*/").map_or(rest.len(), |end| end + 4)
         } else if c == '"' {
             let mut escaped = false;
             let end = rest[1..].find(|c| {
@@ -166,6 +191,7 @@ proptest! {
                 prop_assert_eq!(format(&sources, file), Err(errors));
             }
             Ok(parsed) => {
+                check_spans(&parsed, &text)?;
                 let formatted = format(&sources, file).expect("what parses can be formatted");
                 let again = sources.add("formatted.mng", formatted.as_str());
                 let reparsed = parse(&sources, again);

@@ -8,13 +8,13 @@ use crate::parse::grammar::Rule;
 use crate::parse::scan;
 
 /// One token or comment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leaf<'i> {
     pub(super) rule: Rule,
     /// The rule that it is a direct part of.
     pub(super) parent: Rule,
     pub(super) text: &'i str,
-    /// Line ends between it and what stands before it.
+    /// Line ends between it and what stands before it: the user's, then those that are written.
     pub(super) lines_before: usize,
     /// Whether a declaration, statement, setting or field begins with it.
     pub(super) starts_unit: bool,
@@ -42,24 +42,6 @@ impl<'i> Leaf<'i> {
         self.is_comment() && self.text.starts_with("//")
     }
 
-    /// Whether it stands on the line of `before` though the user put it on the next.
-    pub(super) fn joins(&self, before: &Leaf<'_>) -> bool {
-        if before.is_comment() {
-            return false;
-        }
-        match self.rule {
-            Rule::lbrace => self.parent != Rule::record,
-            Rule::kw_else => before.rule == Rule::rbrace,
-            Rule::comma => !before.is_opener(),
-            _ => false,
-        }
-    }
-
-    /// Whether a line must end behind this opening bracket, and another before its closing one.
-    pub(super) fn forces_breaks(&self) -> bool {
-        self.text == "{" && self.broken
-    }
-
     /// The text without what no reader sees: spaces at the ends of a comment's lines.
     pub(super) fn canonical_text(&self) -> Cow<'i, str> {
         if !self.is_comment() {
@@ -74,10 +56,18 @@ impl<'i> Leaf<'i> {
 pub(super) fn leaves<'i>(text: &'i str, root: Pair<'i, Rule>) -> Vec<Leaf<'i>> {
     let mut collector = Collector { text, end: 0, leaves: Vec::new() };
     collector.visit(root, Rule::file, false);
-    let mut leaves = collector.leaves;
-    mark_broken(&mut leaves);
-    mark_code(&mut leaves);
-    leaves
+    collector.leaves
+}
+
+/// Tells each leaf where the code stands that it belongs to or precedes.
+pub(super) fn mark_code(leaves: &mut [Leaf<'_>]) {
+    let mut code = leaves.len();
+    for (index, leaf) in leaves.iter_mut().enumerate().rev() {
+        if !leaf.is_comment() {
+            code = index;
+        }
+        leaf.code = code;
+    }
 }
 
 struct Collector<'i> {
@@ -122,37 +112,5 @@ fn is_unit(rule: Rule, parent: Rule) -> bool {
         Rule::function => parent == Rule::block || parent == Rule::members,
         Rule::setting => parent == Rule::settings,
         _ => false,
-    }
-}
-
-/// Marks the opening brackets that a line end stands directly inside of.
-fn mark_broken(leaves: &mut [Leaf<'_>]) {
-    let mut open: Vec<usize> = Vec::new();
-    for index in 0..leaves.len() {
-        let leaf = &leaves[index];
-        let joins = index > 0 && leaf.rule != Rule::comma && leaf.joins(&leaves[index - 1]);
-        let empty = leaf.is_closer() && index > 0 && leaves[index - 1].is_opener();
-        let breaks = leaf.lines_before > 0 && !joins && !empty;
-        let (is_opener, is_closer) = (leaf.is_opener(), leaf.is_closer());
-        if let Some(&group) = open.last()
-            && breaks
-        {
-            leaves[group].broken = true;
-        }
-        if is_opener {
-            open.push(index);
-        } else if is_closer {
-            open.pop();
-        }
-    }
-}
-
-fn mark_code(leaves: &mut [Leaf<'_>]) {
-    let mut code = leaves.len();
-    for (index, leaf) in leaves.iter_mut().enumerate().rev() {
-        if !leaf.is_comment() {
-            code = index;
-        }
-        leaf.code = code;
     }
 }
