@@ -1,5 +1,6 @@
 //! From a `.mng` AST to a verified, differentiated graph program. No I/O, no device.
 
+pub mod autodiff;
 pub mod axes;
 pub mod check;
 pub mod ir;
