@@ -10,11 +10,14 @@ use crate::ir::typing::Stage;
 use crate::ir::verify::{self, VerifierError};
 use crate::ir::{Module, print};
 
+pub mod batch;
 pub mod const_fold;
 pub mod cse;
 pub mod dce;
 pub mod inline;
+pub mod place_casts;
 pub mod rewrite;
+pub mod shadow;
 pub mod simplify;
 
 /// One rewrite of a module.
