@@ -40,31 +40,39 @@ pub enum Oracle {
     F64,
 }
 
-/// The backend for a device, its slots still empty.
-pub fn open(device: Device, oracle: Option<Oracle>, program: &Program, seed: u64) -> Result<Box<dyn Backend>> {
-    match device {
-        Device::Auto | Device::Reference => {
-            Ok(Box::new(Reference::new(program.module.clone(), seed, precision(oracle))))
-        }
-        other if oracle.is_some() => {
+/// A device that is there, with what it needs to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The oracle.
+    Reference(Precision),
+}
+
+/// The device that the options ask for, before anything is loaded or compiled for it.
+pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
+    match (device, oracle) {
+        (Device::Auto | Device::Reference, None) => Ok(Chosen::Reference(Precision::Rounded)),
+        (Device::Auto | Device::Reference, Some(Oracle::F64)) => Ok(Chosen::Reference(Precision::F64)),
+        (other, Some(_)) => {
             let message = format!("--oracle needs --device reference: device {other} computes in its own precision");
             Err(Usage(message).into())
         }
-        other => bail!("device {other} is not there yet: this version runs on --device reference"),
+        (other, None) => bail!("device {other} is not there yet: this version runs on --device reference"),
     }
 }
 
-fn precision(oracle: Option<Oracle>) -> Precision {
-    match oracle {
-        Some(Oracle::F64) => Precision::F64,
-        None => Precision::Rounded,
+impl Chosen {
+    /// The backend of a program, its slots still empty.
+    pub fn open(self, program: &Program, seed: u64) -> Box<dyn Backend> {
+        match self {
+            Chosen::Reference(precision) => Box::new(Reference::new(program.module.clone(), seed, precision)),
+        }
     }
-}
 
-/// The name of a precision in the log.
-pub fn precision_name(oracle: Option<Oracle>) -> &'static str {
-    match precision(oracle) {
-        Precision::F64 => "f64",
-        Precision::Rounded => "rounded",
+    /// What the log says of its precision.
+    pub fn precision(self) -> &'static str {
+        match self {
+            Chosen::Reference(Precision::F64) => "f64",
+            Chosen::Reference(Precision::Rounded) => "rounded",
+        }
     }
 }

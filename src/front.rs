@@ -6,6 +6,7 @@ use mngc_dsl::{Diagnostic, FileId, Sources, Span, parse};
 #[derive(Default)]
 pub struct CompileOptions {
     pub sets: Vec<(String, String)>,
+    pub micro_sequences: Option<usize>,
 }
 
 pub fn compile(
@@ -15,6 +16,10 @@ pub fn compile(
     options: &CompileOptions,
 ) -> Result<Program, Vec<Diagnostic>> {
     parse(sources, main)?;
-    let message = format!("models cannot be compiled yet ({} settings)", options.sets.len());
+    let message = format!(
+        "models cannot be compiled yet ({} settings, {:?} sequences)",
+        options.sets.len(),
+        options.micro_sequences
+    );
     Err(vec![Diagnostic::error("not-yet", Span::new(main, 0, 0), message, "here")])
 }

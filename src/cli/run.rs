@@ -76,6 +76,7 @@ The run folder gets log.jsonl (an object a line: start, step, val, end) and fina
 impl Run {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
+        let device = device::choose(self.device, self.oracle)?;
         let model = self.model.compile()?;
         let options = Options {
             name: model.name,
@@ -87,11 +88,11 @@ impl Run {
             out: self.out.clone(),
             steps: self.steps,
             seed: self.seed,
-            precision: device::precision_name(self.oracle).to_string(),
+            precision: device.precision().to_string(),
             dump_gradients: self.dump_gradients.clone(),
         };
         let plan = Plan::new(&model.program, &options)?;
-        let mut backend = device::open(self.device, self.oracle, &model.program, self.seed)?;
+        let mut backend = device.open(&model.program, self.seed);
         let mut progress = Progress::new(self.quiet);
         let report = train(&plan, backend.as_mut(), &mut |event| progress.show(event))?;
         if self.json {
