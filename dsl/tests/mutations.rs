@@ -157,8 +157,8 @@ fn comments(text: &str) -> Vec<String> {
     while let Some(c) = rest.chars().next() {
         let length = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest[2..].find("*/").map_or(rest.len(), |end| end + 4)
+        } else if let Some(inner) = rest.strip_prefix("/*") {
+            inner.find("*/").map_or(rest.len(), |end| end + 4)
         } else if c == '"' {
             let mut escaped = false;
             let end = rest[1..].find(|c| {

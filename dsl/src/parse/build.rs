@@ -501,8 +501,8 @@ pub(super) fn too_deep(span: Span) -> Diagnostic {
     Diagnostic::error(
         "too-deep",
         span,
-        format!("this nests more than {MAX_DEPTH} levels deep"),
-        "operators, calls and brackets count one level each",
+        "this nests too deep",
+        format!("operators, calls and brackets count one level each, {MAX_DEPTH} are the most"),
     )
     .help("give parts of it names with `let`")
 }

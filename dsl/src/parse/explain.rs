@@ -5,6 +5,7 @@
 
 use pest::error::{Error, ErrorVariant, InputLocation};
 
+use super::build::too_deep;
 use super::grammar::Rule;
 use super::scan::{Token, closer, opener};
 use super::words;
@@ -16,12 +17,16 @@ pub(super) fn explain(file: FileId, text: &str, tokens: &[Token<'_>], error: &Er
     let at = match error.location {
         InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
     };
+    let next = tokens.partition_point(|token| token.end() <= at);
     let expected = match &error.variant {
         ErrorVariant::ParsingError { positives, .. } => positives.as_slice(),
+        // The parser itself gives up only where its thread has little stack left.
         ErrorVariant::CustomError { .. } => &[],
     };
-    let next = tokens.partition_point(|token| token.end() <= at);
     let failure = Failure { file, text, tokens, next, expected };
+    if expected.is_empty() {
+        return too_deep(failure.place());
+    }
     failure.explain()
 }
 
