@@ -129,6 +129,11 @@ impl<'a> Failure<'a> {
         self.open_brackets(self.next).pop()
     }
 
+    /// Whether the innermost bracket is one inside which a line may end anywhere.
+    fn in_brackets(&self) -> bool {
+        self.open_bracket().is_some_and(|bracket| bracket.text != "{")
+    }
+
     /// How far the line of a token is indented, in bytes.
     fn indent_of(&self, token: &Token<'_>) -> usize {
         let line_start = self.text[..token.start].rfind('\n').map_or(0, |end| end + 1);
@@ -178,8 +183,9 @@ impl<'a> Failure<'a> {
     // ---- the mistakes ----
 
     fn word_of_another_language(&self) -> Option<Diagnostic> {
-        let candidates = [self.tokens.get(self.next), self.before()];
-        candidates.into_iter().flatten().filter(|token| token.rule == Rule::word).find_map(|token| {
+        // A line that begins inside brackets shows that one is not closed, whatever its first word.
+        let refused = self.tokens.get(self.next).filter(|_| !(self.in_brackets() && self.on_new_line()));
+        [refused, self.before()].into_iter().flatten().filter(|token| token.rule == Rule::word).find_map(|token| {
             let help = words::foreign(token.text)?;
             let message = format!("`{}` is not a word of this language", token.text);
             Some(Diagnostic::error("foreign-word", token.span(self.file), message, "read as a name here").help(help))
@@ -207,14 +213,13 @@ impl<'a> Failure<'a> {
             return None;
         }
         let start = self.statement_start(self.next);
-        if start == self.next {
+        if start == self.next && !self.in_brackets() {
             return Some(
                 self.error("a line cannot begin with `=`").help("put it on the line of the name that it binds"),
             );
         }
         let first = self.tokens[start..].first().map_or("", |token| token.text);
-        let in_brackets = self.open_bracket().is_some_and(|bracket| bracket.text != "{");
-        if in_brackets || words::RESERVED.contains(&first) || self.expects(Rule::lbrace) {
+        if self.in_brackets() || words::RESERVED.contains(&first) || self.expects(Rule::lbrace) {
             return Some(
                 self.error("`=` here; write `==` to compare")
                     .help("`=` binds a name or an argument; `==` asks whether two values are equal"),
@@ -388,7 +393,8 @@ impl<'a> Failure<'a> {
         if self.expects(Rule::comma) && self.before_text() != "validate" {
             return None;
         }
-        let error = self.error(format!("expected `{{` after `{}`, found {}", self.before_text(), self.found_words()));
+        let (before, found) = (shortened(self.before_text()), self.found_words());
+        let error = self.error(format!("expected `{{` after `{before}`, found {found}"));
         Some(error.help("what belongs to it stands in braces: `{ … }`"))
     }
 
@@ -411,6 +417,8 @@ impl<'a> Failure<'a> {
             ("`in`", "write `for (a, b) in pairs` to take a pair apart")
         } else if self.expects(Rule::kw_in) {
             ("`in`", "a loop is written `for x in xs { … }`")
+        } else if self.expects(Rule::eq) && self.expects(Rule::rparen) {
+            return None;
         } else if self.expects(Rule::eq) && self.found() == "." {
             ("`=`", "a name that is bound has no dots: dotted names belong to `param` and `use`")
         } else if self.expects(Rule::eq) && before != "]" {
@@ -424,7 +432,8 @@ impl<'a> Failure<'a> {
         } else {
             return None;
         };
-        Some(self.error(format!("expected {wanted} after `{before}`, found {}", self.found_words())).help(help))
+        let (before, found) = (shortened(before), self.found_words());
+        Some(self.error(format!("expected {wanted} after `{before}`, found {found}")).help(help))
     }
 
     fn unfinished_selector(&self) -> Option<Diagnostic> {
