@@ -38,13 +38,18 @@ pub fn check_ahead(module: &Module, func: Func, param: usize, result: usize, ahe
 
     let mut params = vec![None; g.params.len()];
     params[param] = Some(Reach::input(axis, ahead));
-    match Tracer::new(module).func(func, params).into_iter().nth(result).flatten() {
-        Some(reach) if !reach.along.looks_back() => Err(match reach.origin {
-            Some(Origin::Node(place)) => leak(module, &place, axis_name),
-            Some(Origin::Param(_)) | None => {
-                Leak { path: Vec::new(), loc: None, reason: format!("is ahead along axis {axis_name}") }
-            }
-        }),
+    let Some(reach) = Tracer::new(module).func(func, params).into_iter().nth(result).flatten() else { return Ok(()) };
+    match reach.origin {
+        Some(Origin::Node(place)) => Err(leak(module, &place, axis_name)),
+        _ if !reach.along.looks_back() => {
+            Err(Leak { path: Vec::new(), loc: None, reason: format!("is ahead along axis {axis_name}") })
+        }
+        // A result with two token axes is read along the first one.
+        _ if reach.axis != module.result_types(func)[result].dims.iter().position(|&dim| is_token(dim)) => {
+            let path: Vec<_> = g.def_node(g.results[result]).map(|node| (func, node)).into_iter().collect();
+            let loc = path.first().and_then(|&(_, node)| g.nodes[node].loc);
+            Err(Leak { path, loc, reason: format!("has {axis_name} on another axis than the first") })
+        }
         _ => Ok(()),
     }
 }
