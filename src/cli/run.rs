@@ -94,7 +94,7 @@ impl Run {
         let plan = Plan::new(&model.program, &options)?;
         let mut backend = device.open(&model.program, self.seed);
         let mut progress = Progress::new(self.quiet);
-        let report = train(&plan, backend.as_mut(), &mut |event| progress.show(event))?;
+        let report = train(plan, backend.as_mut(), &mut |event| progress.show(event))?;
         if self.json {
             output::print_json(&report)?;
         } else {

@@ -34,15 +34,16 @@ pub struct Report {
 ///
 /// `on_event` sees every event after it was logged. Stops with an error when the loss is no longer finite. Whatever
 /// stops the run once its folder exists is named in the log's last line.
-pub fn train(plan: &Plan, backend: &mut dyn Backend, on_event: &mut dyn FnMut(&Event)) -> Result<Report> {
+pub fn train(mut plan: Plan, backend: &mut dyn Backend, on_event: &mut dyn FnMut(&Event)) -> Result<Report> {
     let options = plan.options;
     let folder = match &options.out {
         Some(out) => RunFolder::at(out)?,
         None => RunFolder::create(Path::new("runs"), &options.name)?,
     };
     let started = Instant::now();
-    let mut run = Run { plan, backend, on_event, folder, steps: 0, train_loss: None, val_loss: None };
-    let result = run.whole();
+    let weights = plan.weights.take();
+    let mut run = Run { plan: &plan, backend, on_event, folder, steps: 0, train_loss: None, val_loss: None };
+    let result = run.whole(weights);
     let seconds = started.elapsed().as_secs_f64();
     let error = result.as_ref().err().map(|e| explain(e));
     let ended = run.emit(Event::End { steps: run.steps, seconds, error });
@@ -72,9 +73,9 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn whole(&mut self) -> Result<()> {
+    fn whole(&mut self, weights: Option<Vec<(Slot, Tensor)>>) -> Result<()> {
         self.emit(Event::Start(Box::new(self.start())))?;
-        self.initialize()?;
+        self.initialize(weights)?;
         self.validate_if_due()?;
         while self.steps < self.plan.steps {
             self.step()?;
@@ -116,14 +117,14 @@ impl Run<'_> {
         }
     }
 
-    /// Gives every slot its first value.
-    fn initialize(&mut self) -> Result<()> {
+    /// Gives every slot its first value. Takes the weights, so that only the backend has them from here on.
+    fn initialize(&mut self, weights: Option<Vec<(Slot, Tensor)>>) -> Result<()> {
         self.run(EntryKind::Init, BTreeMap::new(), 0)?;
-        let Some(weights) = &self.plan.weights else { return Ok(()) };
+        let Some(weights) = weights else { return Ok(()) };
         let module = &self.plan.program.module;
         for (slot, tensor) in weights {
-            let name = || module.slots[*slot].name.clone();
-            let set = self.backend.set_slot(*slot, tensor.clone());
+            let name = || module.slots[slot].name.clone();
+            let set = self.backend.set_slot(slot, tensor);
             set.map_err(|source| Error::Slot { name: name(), source })?;
         }
         if module.entries.contains_key(&EntryKind::Refresh.into()) {

@@ -16,7 +16,7 @@ use serde_json::Value;
 fn run_at(program: &Program, options: &Options, precision: Precision) -> Result<Report, Error> {
     let plan = Plan::new(program, options)?;
     let mut backend = Reference::new(program.module.clone(), options.seed, precision);
-    train(&plan, &mut backend, &mut |_| {})
+    train(plan, &mut backend, &mut |_| {})
 }
 
 /// A run in f64 into `out` of the data's folder.
@@ -150,7 +150,7 @@ fn every_event_is_handed_over_as_it_is_logged() {
     let mut backend = Reference::new(program.module.clone(), 0, Precision::F64);
     let mut seen = String::new();
     let mut on_event = |event: &Event| seen += &(serde_json::to_string(event).expect("JSON") + "\n");
-    train(&plan, &mut backend, &mut on_event).expect("a run");
+    train(plan, &mut backend, &mut on_event).expect("a run");
     assert_eq!(seen, std::fs::read_to_string(data.path("out/log.jsonl")).expect("a log"));
 }
 
@@ -331,6 +331,6 @@ fn a_backend_that_gives_no_loss_is_an_error() {
     let (program, options) = (bigram(), data.options());
     let plan = Plan::new(&program, &options).expect("a plan");
     let mut backend = Mute(Reference::new(program.module.clone(), 0, Precision::F64));
-    let failed = train(&plan, &mut backend, &mut |_: &Event| {});
+    let failed = train(plan, &mut backend, &mut |_: &Event| {});
     assert!(matches!(failed, Err(Error::NoOutput { name: "loss", .. })));
 }

@@ -13,8 +13,8 @@ const MAX_LINES: usize = 600;
 /// Macros of unfinished work.
 const UNFINISHED: [&str; 3] = ["todo", "unimplemented", "dbg"];
 
-/// Folders whose files are not ours to tidy.
-const OTHERS: [&str; 4] = ["target", "runs", "data", "shared"];
+/// Folders of the root whose files are not ours to tidy.
+const OTHERS: [&str; 3] = ["target", "runs", "data"];
 
 /// Prints every fault and fails if there is one.
 pub fn run(root: &Path) -> Result<()> {
@@ -30,7 +30,7 @@ pub fn run(root: &Path) -> Result<()> {
 /// Everything untidy below a folder but formatting, each as `file: what`.
 fn faults(root: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
-    collect(root, &mut files)?;
+    collect(root, true, &mut files)?;
     files.sort();
     let mut faults = Vec::new();
     for path in files {
@@ -45,15 +45,16 @@ fn faults(root: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// The Rust sources and the manifests below a folder.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// The Rust sources and the manifests below a folder, which is the root (`top`) or lies in it.
+fn collect(folder: &Path, top: bool, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if entry.file_type()?.is_dir() {
-            if !name.starts_with('.') && !OTHERS.contains(&name.as_str()) {
-                collect(&path, files)?;
+            let other = name.starts_with('.') || (top && OTHERS.contains(&name.as_str()));
+            if !other {
+                collect(&path, false, files)?;
             }
         } else if name.ends_with(".rs") || name == "Cargo.toml" {
             files.push(path);
