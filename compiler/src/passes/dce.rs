@@ -11,9 +11,9 @@
 //! ```
 //!
 //! - A node stays if a result of it is asked for.
-//! - A result of a function stays if a call that stays asks for it; a parameter, if something that stays reads it. A
-//!   result that goes to a slot or to the host is asked for, and a parameter that nothing reads takes its binding
-//!   with it: an entry lists exactly what it needs.
+//! - A result of a function stays if a call that stays asks for it; a parameter, if something that stays reads it.
+//! - An entry keeps every result and every batch input: that is what the host knows of it. A slot or a host scalar that
+//!   nothing reads is not bound any more.
 //! - A function stays if an entry reaches it by calls or as a hand-written gradient. Ids are then renumbered.
 //!
 //! Signatures stay as they are for functions with a hand-written gradient and for those gradients (autodiff pairs them
@@ -23,7 +23,7 @@
 use cranelift_entity::{PrimaryMap, SecondaryMap, packed_option::PackedOption};
 
 use super::rewrite::Rewrite;
-use crate::ir::{CallKind, Func, Graph, Module, Node, Op, Value, ValueDef};
+use crate::ir::{CallKind, Func, Graph, Input, Module, Node, Op, Value, ValueDef};
 
 /// Runs the pass.
 pub fn run(m: &mut Module) -> Result<usize, String> {
@@ -125,6 +125,11 @@ impl Liveness {
             live.reach(m, entry.func, &pinned);
             for i in 0..m.funcs[entry.func].results.len() {
                 live.ask(m, entry.func, i);
+            }
+            for (input, &param) in entry.inputs.iter().zip(&m.funcs[entry.func].params) {
+                if matches!(input, Input::Batch(_)) {
+                    live.mark(entry.func, param);
+                }
             }
         }
         while let Some((func, value)) = live.work.pop() {
