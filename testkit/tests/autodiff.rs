@@ -2,7 +2,9 @@
 
 use mngc_compiler::autodiff::value_and_grad;
 use mngc_compiler::ir::typing::Stage;
-use mngc_compiler::ir::{BinaryOp, Builder, CallKind, DType, Func, Graph, Module, ReduceKind, Value, print, read, verify};
+use mngc_compiler::ir::{
+    BinaryOp, Builder, CallKind, DType, Func, Graph, Module, ReduceKind, Value, print, read, verify,
+};
 use mngc_runtime::{Context, Data, Precision, Tensor, evaluate};
 use mngc_testkit::{Case, Config, cases, gradient_check};
 use proptest::prelude::*;
