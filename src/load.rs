@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
-use mngc_compiler::Program;
+use mngc_compiler::{CompileOptions, Program, compile};
 use mngc_dsl::{FileId, Sources};
 use mngc_trainer::Source;
 
 use crate::bundled;
-use crate::front::{CompileOptions, compile};
+
 use crate::output::{Mistakes, Usage};
 
 /// A program with what it was made from.

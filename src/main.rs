@@ -3,7 +3,6 @@
 mod bundled;
 mod cli;
 mod device;
-mod front;
 mod load;
 mod manifest;
 mod output;

@@ -3,8 +3,12 @@
 pub mod autodiff;
 pub mod axes;
 pub mod check;
+mod compile;
+mod elaborate;
 pub mod ir;
 pub mod passes;
 pub mod program;
 
+pub use compile::{CompileOptions, compile};
+pub use elaborate::Load;
 pub use program::{Program, Recipe, Validation};

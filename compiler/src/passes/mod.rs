@@ -39,6 +39,14 @@ pub const CLEANUP: &[Pass] = &[
     Pass { name: "dce", run: dce::run, reaches: None },
 ];
 
+/// Before autodiff: gradients are those of the casts that a step really makes.
+pub const BEFORE_AUTODIFF: &[Pass] =
+    &[Pass { name: "place_casts", run: place_casts::run, reaches: Some(Stage::CastsPlaced) }];
+
+/// After [`CLEANUP`], once entries are bound: what a step need not repeat moves to `update`.
+pub const HOIST: &[Pass] =
+    &[Pass { name: "shadow", run: shadow::run, reaches: None }, Pass { name: "dce", run: dce::run, reaches: None }];
+
 /// Why a list of passes stopped: a fault of the compiler, never of a model file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PassError {
