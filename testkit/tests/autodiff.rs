@@ -1,13 +1,49 @@
-//! Gradients of random functions of all ops, against central differences in f64.
+//! Gradients by autodiff: of every op and of random functions, against central differences in f64; at kinks and ties,
+//! against values by hand.
+//!
+//! `files/gradients/smooth.ir` is compared with differences. In `edges.ir`, `// grad f0(1 2; 3): 1 = 4 5; 6` differentiates
+//! result 1 of f0 at two arguments and expects a gradient for each float parameter, to the bit in their dtypes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use mngc_compiler::autodiff::value_and_grad;
 use mngc_compiler::ir::typing::Stage;
 use mngc_compiler::ir::{
-    BinaryOp, Builder, CallKind, DType, Func, Graph, Module, ReduceKind, Value, print, read, verify,
+    BinaryOp, Builder, CallKind, DType, Func, Graph, Module, ReduceKind, Type, UnaryOp, Value, print, read, verify,
 };
 use mngc_runtime::{Context, Data, Precision, Tensor, evaluate};
-use mngc_testkit::{Case, Config, cases, gradient_check};
+use mngc_testkit::{Case, Config, cases, gradient_check, values};
 use proptest::prelude::*;
+
+/// Functions of integers and truth values.
+const INTEGER: [BinaryOp; 6] =
+    [BinaryOp::IntDiv, BinaryOp::And, BinaryOp::Or, BinaryOp::Xor, BinaryOp::Shl, BinaryOp::Shr];
+/// Other ops with a gradient.
+const OTHERS: [&str; 22] = [
+    "select",
+    "cast",
+    "broadcast",
+    "reshape",
+    "transpose",
+    "slice",
+    "pad",
+    "concat",
+    "shift",
+    "reverse",
+    "reduce",
+    "cumsum",
+    "softmax",
+    "gather",
+    "scatter_add",
+    "dot",
+    "rms_norm",
+    "layer_norm",
+    "rope",
+    "attention",
+    "cross_entropy",
+    "call",
+];
 
 const SMOOTH: Config = Config { smooth: true, one_sequence: false };
 
@@ -84,6 +120,89 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
         |x| Ok(evaluate(&m, grad, with_weights(x), &ctx)?.split_off(n)),
     );
     verdict.map_err(|fault| TestCaseError::fail(format!("{fault}\n{text}")))
+}
+
+/// The text and the module of a file.
+fn file(name: &str) -> (String, Module) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/gradients").join(name);
+    let text = std::fs::read_to_string(path).expect("a text file");
+    let module = read::module(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+    if let Err(errors) = verify::module(&module, Stage::Elaborated) {
+        panic!("{name}: {}", errors[0]);
+    }
+    (text, module)
+}
+
+#[test]
+fn the_gradient_of_each_op_is_its_slope() {
+    let (_, module) = file("smooth.ir");
+    for func in module.funcs.keys() {
+        let g = &module.funcs[func];
+        let params = (1u64..).zip(&g.params);
+        let args = params.map(|(i, &v)| values::tensor(&module.dims, g.ty(v), values::hash(9, i), true)).collect();
+        let case = Case { module: module.clone(), func, args, seed: 7 };
+        if let Err(fault) = check(&case) {
+            panic!("{}: {fault}", g.name);
+        }
+    }
+    let seen: BTreeSet<&str> = module.funcs.values().flat_map(|g| g.nodes.values().map(|n| n.op.name())).collect();
+    let unary = UnaryOp::ALL.iter().filter(|op| !matches!(op, UnaryOp::Not | UnaryOp::GeluGrad | UnaryOp::SiluGrad));
+    let binary = BinaryOp::ALL.iter().filter(|op| !INTEGER.contains(op)).map(|op| op.name());
+    let missing: Vec<&str> =
+        unary.map(|op| op.name()).chain(binary).chain(OTHERS).filter(|name| !seen.contains(name)).collect();
+    assert!(missing.is_empty(), "no function has {missing:?}");
+}
+
+fn float(word: &str) -> f64 {
+    let number = |w: &str| w.parse::<f64>().unwrap_or_else(|_| panic!("`{w}` is no number"));
+    match word.split_once('/') {
+        Some((a, b)) => number(a) / number(b),
+        None => number(word),
+    }
+}
+
+fn tensor(module: &Module, ty: &Type, text: &str) -> Tensor {
+    let words = text.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty());
+    let data = match ty.dtype {
+        DType::I32 => Data::Int(words.map(|w| w.parse().expect("an i32")).collect()),
+        DType::Bool => Data::Bool(words.map(|w| w.parse().expect("true or false")).collect()),
+        _ => Data::Float(words.map(float).collect()),
+    };
+    Tensor::new(module.dims.sizes(&ty.dims), data).unwrap_or_else(|e| panic!("{e} in `{text}`")).rounded(ty.dtype)
+}
+
+/// Runs `f0(1 2; 3): 1 = 4 5; 6`.
+fn run_line(module: &Module, line: &str) -> Result<(), String> {
+    let (head, rest) = line.split_once('(').expect("a function and its arguments");
+    let (args, rest) = rest.split_once("): ").expect("`):`");
+    let (result, expected) = rest.split_once(" = ").expect("` = `");
+    let func = Func::from_u32(head.strip_prefix('f').expect("f0").parse().expect("the number of a function"));
+    let g = &module.funcs[func];
+    let args: Vec<&str> = args.split(';').collect();
+    assert_eq!(args.len(), g.params.len(), "{line}");
+    let args: Vec<Tensor> = g.params.iter().zip(args).map(|(&p, text)| tensor(module, g.ty(p), text)).collect();
+    let floats: Vec<usize> = (0..g.params.len()).filter(|&i| g.ty(g.params[i]).dtype.is_float()).collect();
+
+    let mut m = module.clone();
+    let result = result.parse().expect("the position of a result");
+    let grad = value_and_grad(&mut m, func, &floats, result).map_err(|e| e.to_string())?;
+    let types = m.result_types(grad).split_off(g.results.len());
+    let found = evaluate(&m, grad, args, &Context::new(Precision::Rounded, 0, 0)).map_err(|e| e.to_string())?;
+    let found = &found[g.results.len()..];
+    let want: Vec<Tensor> = types.iter().zip(expected.split(';')).map(|(ty, text)| tensor(&m, ty, text)).collect();
+    if found.len() == want.len() && found.iter().zip(&want).all(|(a, b)| same_bits(a, b)) {
+        return Ok(());
+    }
+    Err(format!("{line}\n  gives {:?}", found.iter().map(Tensor::data).collect::<Vec<_>>()))
+}
+
+#[test]
+fn gradients_at_edges_are_those_declared() {
+    let (text, module) = file("edges.ir");
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("// grad ")).collect();
+    let faults: Vec<String> = lines.iter().filter_map(|line| run_line(&module, line).err()).collect();
+    assert!(faults.is_empty(), "{} of {} are wrong:\n{}", faults.len(), lines.len(), faults.join("\n"));
+    assert!(lines.len() > 40);
 }
 
 proptest! {

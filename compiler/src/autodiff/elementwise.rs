@@ -79,16 +79,17 @@ pub(super) fn unary(r: &mut Rule, f: UnaryOp) {
 /// The contributions for both operands of `f(a, b)`.
 pub(super) fn binary(r: &mut Rule, f: BinaryOp) {
     for i in (0..2).filter(|&i| r.wants(i)).collect::<Vec<_>>() {
-        let (op, args) = term(r, f, i);
-        finish(r, i, op, args)
+        if let Some((op, args)) = term(r, f, i) {
+            finish(r, i, op, args)
+        }
     }
 }
 
-/// The op that ends the rule of a binary function for operand i, and its operands.
-fn term(r: &mut Rule, f: BinaryOp, i: usize) -> (Op, Vec<Value>) {
+/// The op that ends the rule of a binary function for operand i, and its operands. None for functions of i32 and bool.
+fn term(r: &mut Rule, f: BinaryOp, i: usize) -> Option<(Op, Vec<Value>)> {
     let dy = r.dy;
     let product = |a: Value, b: Value| (Op::Binary(BinaryOp::Mul), vec![a, b]);
-    match (f, i) {
+    Some(match (f, i) {
         (BinaryOp::Sub, 1) => (Op::Unary(UnaryOp::Neg), vec![dy]),
         (BinaryOp::Add | BinaryOp::Sub, _) | (BinaryOp::Rem, 0) => (Op::Cast, vec![dy]),
         (BinaryOp::Mul, _) => {
@@ -135,11 +136,10 @@ fn term(r: &mut Rule, f: BinaryOp, i: usize) -> (Op, Vec<Value>) {
             let is_first = r.b.build().compare(compare, a, b);
             (Op::Select, if i == 0 { vec![is_first, dy, zero] } else { vec![is_first, zero, dy] })
         }
-        // Functions of i32 and bool: no operand gets a cotangent.
         (BinaryOp::IntDiv | BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::Shl | BinaryOp::Shr, _) => {
-            (Op::Cast, vec![dy])
+            return None;
         }
-    }
+    })
 }
 
 /// a / b in f32: the result may be rounded.
