@@ -46,6 +46,7 @@ const OTHERS: [&str; 22] = [
 ];
 
 const SMOOTH: Config = Config { smooth: true, one_sequence: false };
+const ONE_SEQUENCE: Config = Config { smooth: true, one_sequence: true };
 
 /// Σ over float results of weights·result, the weights being parameters after those of the function.
 fn loss(m: &mut Module, func: Func) -> Func {
@@ -208,7 +209,7 @@ fn gradients_at_edges_are_those_declared() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
-    fn gradients_of_random_functions_are_their_slopes(case in cases(SMOOTH)) {
+    fn gradients_of_random_functions_are_their_slopes(case in prop_oneof![cases(SMOOTH), cases(ONE_SEQUENCE)]) {
         check(&case)?;
     }
 }

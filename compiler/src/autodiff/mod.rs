@@ -18,6 +18,7 @@
 
 mod activity;
 mod backward;
+mod dot;
 mod elementwise;
 mod rules;
 

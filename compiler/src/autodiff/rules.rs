@@ -4,7 +4,7 @@
 //! What it makes on the way is f32; the op that makes the contribution has the dtype of the operand's cotangent.
 
 use super::backward::Backward;
-use super::{AutodiffError, Call, elementwise};
+use super::{AutodiffError, Call, dot, elementwise};
 use crate::ir::{BinaryOp, CallKind, CompareOp, DType, Node, NodeData, Op, ReduceKind, Type, UnaryOp, Value};
 
 /// The rule of one node, at work.
@@ -70,7 +70,7 @@ pub(super) fn apply(b: &mut Backward, node: Node, call: Option<&Call>) -> Result
             let rows = r.b.build().gather(dy, index);
             r.give(1, rows)
         }
-        Op::Dot { batch, contract } => r.dot(batch, contract),
+        Op::Dot { batch, contract } => dot::dot(&mut r, batch, contract),
         Op::RmsNorm { eps } => {
             let x = r.x(0);
             r.last(0, Op::RmsNormGrad { eps: *eps }, vec![x, dy])
@@ -256,62 +256,5 @@ impl Rule<'_, '_> {
         for (i, gradient) in gradients.into_iter().enumerate() {
             self.give(i, gradient)
         }
-    }
-
-    /// Each operand's gradient is a dot of the cotangent and the other operand.
-    fn dot(&mut self, batch: &[(u8, u8)], contract: &[(u8, u8)]) {
-        let (a, b) = (self.ty(0).dtype, self.ty(1).dtype);
-        // Before cast placement the operands may differ: the wider dtype loses nothing.
-        let dtype = a.wider(b);
-        let dy = self.b.build().cast(self.dy, dtype);
-        let flip = |pairs: &[(u8, u8)]| pairs.iter().map(|&(i, j)| (j, i)).collect::<Vec<_>>();
-        self.dot_operand(0, dy, dtype, batch, contract);
-        self.dot_operand(1, dy, dtype, &flip(batch), &flip(contract));
-    }
-
-    /// The gradient of operand `i`; pairs name its axes first.
-    fn dot_operand(&mut self, i: usize, dy: Value, dtype: DType, batch: &[(u8, u8)], contract: &[(u8, u8)]) {
-        if !self.wants(i) {
-            return;
-        }
-        let other = self.x(1 - i);
-        let other = self.b.build().cast(other, dtype);
-        let free = |rank: usize, side: fn(&(u8, u8)) -> u8| -> Vec<u8> {
-            let used: Vec<u8> = batch.iter().chain(contract).map(side).collect();
-            (0..rank as u8).filter(|axis| !used.contains(axis)).collect()
-        };
-        let (own_free, other_free) = (free(self.ty(i).rank(), |p| p.0), free(self.ty(1 - i).rank(), |p| p.1));
-        // The axes of dy: batch axes, free axes of the first operand, of the second.
-        let second = batch.len() + if i == 0 { own_free.len() } else { other_free.len() };
-        let other_starts = if i == 0 { second } else { batch.len() };
-
-        let mut walked: Vec<(u8, u8, u8)> =
-            batch.iter().enumerate().map(|(y, &(own, other))| (own, other, y as u8)).collect();
-        walked.sort_unstable();
-        let mut summed: Vec<(u8, u8)> = contract.iter().map(|&(own, other)| (other, own)).collect();
-        summed.sort_unstable();
-        let batch_axes = walked.iter().map(|w| w.0);
-        let contracted = summed.iter().map(|s| s.1);
-        // The operand's axes in the order in which each of the two products has them.
-        let dy_first: Vec<u8> = batch_axes.clone().chain(own_free.iter().copied()).chain(contracted.clone()).collect();
-        let other_first: Vec<u8> = batch_axes.chain(contracted).chain(own_free.iter().copied()).collect();
-
-        let with_dy: Vec<(u8, u8)> = walked.iter().map(|&(_, other, y)| (y, other)).collect();
-        let over: Vec<(u8, u8)> =
-            other_free.iter().enumerate().map(|(k, &axis)| ((other_starts + k) as u8, axis)).collect();
-        let flip = |pairs: &[(u8, u8)]| pairs.iter().map(|&(i, j)| (j, i)).collect::<Vec<_>>();
-        let (args, order, op) = if !dy_first.is_sorted() && other_first.is_sorted() {
-            (vec![other, dy], other_first, Op::Dot { batch: flip(&with_dy), contract: flip(&over) })
-        } else {
-            (vec![dy, other], dy_first, Op::Dot { batch: with_dy, contract: over })
-        };
-        let target = self.target(i);
-        let dims: Vec<_> = order.iter().map(|&axis| target.dims[axis as usize]).collect();
-        let mut perm = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(place, &axis)| perm[axis as usize] = place as u8);
-        let mut b = self.b.build();
-        let product = b.push1(op, args, Type::new(target.dtype, dims));
-        let gradient = b.transpose(product, &perm);
-        self.give(i, gradient)
     }
 }
