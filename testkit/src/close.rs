@@ -119,6 +119,16 @@ fn elements(t: &Tensor) -> Vec<f64> {
     }
 }
 
+/// Bits of the elements, all NaNs alike: what must be equal where no rounding differs.
+pub fn bits(t: &Tensor) -> Vec<u64> {
+    let float = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
+    match t.data() {
+        Data::Float(v) => v.iter().map(float).collect(),
+        Data::Int(v) => v.iter().map(|&x| x as u64).collect(),
+        Data::Bool(v) => v.iter().map(|&x| x as u64).collect(),
+    }
+}
+
 /// The largest finite absolute value.
 pub fn largest(t: &Tensor) -> f64 {
     elements(t).iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f64::max)

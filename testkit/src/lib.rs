@@ -14,6 +14,6 @@ mod tape;
 pub mod trace;
 pub mod values;
 
-pub use close::{Mismatch, Tolerance, close, close_chain, relative_l2};
+pub use close::{Mismatch, Tolerance, bits, close, close_chain, relative_l2};
 pub use generate::{Case, Config, cases};
 pub use gradient::{GradientFault, central_difference, gradient_check};

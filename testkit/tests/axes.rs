@@ -3,7 +3,7 @@
 use mngc_compiler::axes::{Along, Tracer};
 use mngc_compiler::ir::print;
 use mngc_runtime::{Context, Data, Precision, Tensor};
-use mngc_testkit::{Case, Config, cases};
+use mngc_testkit::{Case, Config, bits, cases};
 use proptest::prelude::*;
 
 /// Position along `axis` of element `index`.
@@ -25,13 +25,8 @@ fn perturbed(t: &Tensor, axis: usize, at: usize) -> Tensor {
 
 /// Elements in which two tensors differ.
 fn changed(a: &Tensor, b: &Tensor) -> Vec<usize> {
-    let differ = |i: &usize| match (a.data(), b.data()) {
-        (Data::Float(a), Data::Float(b)) => a[*i].to_bits() != b[*i].to_bits() && !(a[*i].is_nan() && b[*i].is_nan()),
-        (Data::Int(a), Data::Int(b)) => a[*i] != b[*i],
-        (Data::Bool(a), Data::Bool(b)) => a[*i] != b[*i],
-        _ => true,
-    };
-    (0..a.len()).filter(differ).collect()
+    let (a, b) = (bits(a), bits(b));
+    (0..a.len()).filter(|&i| a[i] != b[i]).collect()
 }
 
 /// Whether a position of a result may read a position of the operand.

@@ -5,7 +5,7 @@ use mngc_compiler::ir::{DimRole, Graph, Module, Op, print, verify};
 use mngc_compiler::passes::batch::batch;
 use mngc_runtime::{Context, Data, Precision, Tensor, evaluate};
 use mngc_testkit::close::within;
-use mngc_testkit::{Case, Config, Tolerance, cases, values};
+use mngc_testkit::{Case, Config, Tolerance, bits, cases, values};
 use proptest::prelude::*;
 
 const SEQUENCES: usize = 3;
@@ -18,16 +18,6 @@ fn stack(rows: &[Tensor]) -> Tensor {
         Data::Bool(_) => Data::Bool(rows.iter().flat_map(|t| t.as_bools().unwrap().to_vec()).collect()),
     };
     Tensor::new(sizes, data).unwrap()
-}
-
-/// Bits of the elements, all NaNs alike.
-fn bits(t: &Tensor) -> Vec<u64> {
-    let float = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
-    match t.data() {
-        Data::Float(v) => v.iter().map(float).collect(),
-        Data::Int(v) => v.iter().map(|&x| x as u64).collect(),
-        Data::Bool(v) => v.iter().map(|&x| x as u64).collect(),
-    }
 }
 
 /// Whether batching may refuse the function: something that all sequences must share may depend on one.

@@ -4,30 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mngc_compiler::ir::typing::Stage;
 use mngc_compiler::ir::{Func, Graph, Input, Module, Output, print, read, verify};
-use mngc_runtime::{Backend, Context, Data, Precision, Reference, Tensor, evaluate};
+use mngc_runtime::{Backend, Context, Precision, Reference, Tensor, evaluate};
 use mngc_testkit::generate::case;
 use mngc_testkit::kind::Kind;
 use mngc_testkit::smooth::is_smooth;
 use mngc_testkit::trace::trace;
-use mngc_testkit::{Case, Config, cases, values};
+use mngc_testkit::{Case, Config, bits, cases, values};
 use proptest::prelude::*;
 
 const ANY: Config = Config { smooth: false, one_sequence: false };
 const SMOOTH: Config = Config { smooth: true, one_sequence: false };
 
-/// Bits of a tensor, all NaNs alike.
-fn bits(t: &Tensor) -> (Vec<usize>, Vec<u64>) {
-    let float = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
-    let elements = match t.data() {
-        Data::Float(v) => v.iter().map(float).collect(),
-        Data::Int(v) => v.iter().map(|&x| x as u64).collect(),
-        Data::Bool(v) => v.iter().map(|&x| x as u64).collect(),
-    };
-    (t.sizes().to_vec(), elements)
-}
-
+/// Sizes and bits of every tensor.
 fn all_bits(tensors: &[Tensor]) -> Vec<(Vec<usize>, Vec<u64>)> {
-    tensors.iter().map(bits).collect()
+    tensors.iter().map(|t| (t.sizes().to_vec(), bits(t))).collect()
 }
 
 fn context(case: &Case, precision: Precision) -> Context<'static> {
