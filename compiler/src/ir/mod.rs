@@ -1,16 +1,19 @@
 //! The graph IR: typed SSA graphs over dims with identity. docs/ir.md explains it.
 
 pub mod builder;
+pub mod dot;
 pub mod entities;
 pub mod graph;
 pub mod host;
 mod lex;
 pub mod op;
+pub mod picture;
 pub mod print;
 pub mod read;
 pub mod types;
 pub mod typing;
 pub mod verify;
+pub mod view;
 
 pub use builder::Builder;
 pub use entities::{Dim, Func, Node, Scalar, Slot, Value};

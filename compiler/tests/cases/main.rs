@@ -5,3 +5,4 @@ mod causality;
 mod harness;
 mod passes;
 mod text;
+mod view;
