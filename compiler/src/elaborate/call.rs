@@ -12,6 +12,9 @@ use super::value::{Instance, Kind, Template, Tensor, Value};
 use super::{Elab, Fail, Res, fail, fail_help};
 use crate::ir::{self, CallKind};
 
+/// Elements of a list before it counts as endless.
+const MAX_LIST: usize = 1 << 18;
+
 /// Evaluated arguments of a call.
 #[derive(Debug, Default)]
 pub(crate) struct Args {
@@ -113,36 +116,50 @@ impl Elab {
     }
 
     fn change_list(&mut self, name: &ast::Ident, method: &ast::Ident, args: &[ast::Arg], span: Span) -> Res<Value> {
-        let args = self.eval_args(args, span)?;
+        let mut args = self.eval_args(args, span)?;
+        // Says what is wrong with the name, if anything is.
         let Value::List(items) = self.resolve(&name.text, name.span)? else {
             return fail("not-a-list", name.span, format!("`{}` belongs to lists", method.text), "not a list");
         };
-        let mut items = Vec::clone(&items);
-        let result = if method.text == "push" {
-            if args.list.len() != 1 || args.list[0].0.is_some() {
-                return fail("wrong-arguments", span, "`push` takes one value", format!("{} given", args.list.len()));
-            }
-            items.extend(args.list.into_iter().map(|(_, v, _)| v));
-            Value::None
-        } else {
-            if !args.list.is_empty() {
-                return fail("wrong-arguments", span, "`pop` takes nothing: it gives the last element", "arguments");
-            }
-            match items.pop() {
-                Some(last) => last,
-                None => {
-                    return fail_help(
-                        "empty-list",
-                        span,
-                        format!("`{}` is empty here", name.text),
-                        "nothing to pop",
-                        "every `pop` needs a `push` before it: compare the conditions of both",
-                    );
-                }
-            }
-        };
-        self.assign(name, Value::list(items))?;
-        Ok(result)
+        if self.binding(&name.text).is_none_or(|b| b.kind != Kind::Mutable) {
+            self.assign(name, Value::List(items))?;
+            return Err(Fail::Silent);
+        }
+        let push = method.text == "push";
+        if push && (args.list.len() != 1 || args.list[0].0.is_some()) {
+            return fail("wrong-arguments", span, "`push` takes one value", format!("{} given", args.list.len()));
+        }
+        if !push && !args.list.is_empty() {
+            return fail("wrong-arguments", span, "`pop` takes nothing: it gives the last element", "arguments");
+        }
+        self.checked_length(items.len() + 1, span)?;
+        drop(items);
+        let Some(Value::List(items)) = self.binding(&name.text).map(|b| &mut b.value) else { return Err(Fail::Silent) };
+        let items = Rc::make_mut(items);
+        if let Some((_, value, _)) = args.list.pop() {
+            items.push(value);
+            return Ok(Value::None);
+        }
+        match items.pop() {
+            Some(last) => Ok(last),
+            None => fail_help(
+                "empty-list",
+                span,
+                format!("`{}` is empty here", name.text),
+                "nothing to pop",
+                "every `pop` needs a `push` before it: compare the conditions of both",
+            ),
+        }
+    }
+
+    /// A list's length, unless no file can mean it.
+    pub fn checked_length(&self, n: usize, span: Span) -> Res<()> {
+        if n <= MAX_LIST {
+            return Ok(());
+        }
+        let d = Diagnostic::error("endless", span, format!("a list of more than {MAX_LIST} elements"), "grows here")
+            .help("check the bounds of the loop that fills it");
+        Err(Fail::Fatal(Box::new(d)))
     }
 
     /// Binds arguments to parameters in the innermost scope.

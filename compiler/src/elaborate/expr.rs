@@ -285,22 +285,23 @@ impl Elab {
     }
 
     fn eval_if(&mut self, arms: &[(ast::Expr, ast::Body)], otherwise: Option<&ast::Body>, span: Span) -> Res<Value> {
+        // Whatever the condition: another setting would bring the gap out.
+        let Some(otherwise) = otherwise else {
+            return fail_help(
+                "no-else",
+                span,
+                "an `if` that is used as a value needs an `else`",
+                "no value where the condition is false",
+                "add `else { … }`",
+            );
+        };
         for (condition, body) in arms {
             let value = self.eval(condition)?;
             if self.truth(&value, condition.span)? {
                 return self.value_of(body);
             }
         }
-        match otherwise {
-            Some(body) => self.value_of(body),
-            None => fail_help(
-                "no-else",
-                span,
-                "an `if` that is used as a value needs an `else`",
-                "no value here",
-                "add `else { … }`",
-            ),
-        }
+        self.value_of(otherwise)
     }
 
     /// The value of a body: that of its last statement.

@@ -106,6 +106,7 @@ impl Reader<'_> {
                 let before = self.diags.len();
                 self.other(&path);
                 if self.diags.len() == before {
+                    self.once(&items);
                     for item in items {
                         self.change(item);
                     }
@@ -173,6 +174,18 @@ impl Reader<'_> {
                     "rename one; to replace a {what} of another file, write it inside `extend \"…\" {{ … }}`"
                 )),
         );
+    }
+
+    /// Of the constants that one `extend` changes none may stand twice.
+    fn once(&mut self, items: &[Item]) {
+        let consts = items.iter().filter_map(|i| if let ItemKind::Const(defs) = &i.kind { Some(defs) } else { None });
+        let mut seen: Vec<&ast::Ident> = Vec::new();
+        for def in consts.flatten() {
+            match seen.iter().find(|s| s.text == def.name.text) {
+                Some(old) => self.twice("constant", &def.name.text, def.name.span, old.span),
+                None => seen.push(&def.name),
+            }
+        }
     }
 
     /// A declaration inside `extend … { }`: it replaces one of the same name.

@@ -124,7 +124,10 @@ impl Elab {
                 "`|` of masks",
                 "a key must pass every part of a mask",
             ),
-            (B::Add, Value::List(x), Value::List(y)) => Ok(Value::list([&x[..], &y[..]].concat())),
+            (B::Add, Value::List(x), Value::List(y)) => {
+                self.checked_length(x.len() + y.len(), span)?;
+                Ok(Value::list([&x[..], &y[..]].concat()))
+            }
             (B::Add, Value::Str(x), Value::Str(y)) => Ok(Value::Str(format!("{x}{y}").into())),
             (B::Eq | B::Ne, x, y) => match equal(x, y) {
                 Some(same) => Ok(Value::Bool(same == (op == B::Eq))),

@@ -139,6 +139,18 @@ impl Elab {
             }
         }
         let states = self.declared.states.clone().unwrap_or_default();
+        for state in &states {
+            let unused = self.binding(&state.name).filter(|b| !b.used).map(|b| b.span);
+            if let Some(span) = unused {
+                return fail_help(
+                    "unused-state",
+                    span,
+                    format!("the state `{}` of optimizer {} is not used", state.name, opt.name.text),
+                    "never read",
+                    "use it in the body, or remove it: it takes the memory of a parameter",
+                );
+            }
+        }
         let mut out = vec![self.stored(&weight.text, w, weight.span)?];
         if matches!(out[0], Value::Tensor(t) if t.v == read || self.frames.last().is_some_and(|f| f.graph.def_node(t.v).is_none()))
         {

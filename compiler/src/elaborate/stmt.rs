@@ -140,7 +140,7 @@ impl Elab {
             }
             StmtKind::Expr(e) => {
                 let value = self.eval(e)?;
-                if matches!(value, Value::Tensor(_) | Value::Num(..)) {
+                if matches!(value, Value::Tensor(_) | Value::Num(..) | Value::Host(_) | Value::Param(_)) {
                     return fail_help(
                         "unused-value",
                         e.span,

@@ -70,6 +70,12 @@ impl Elab {
             }
             if key == "compute" { self.compute = dtype } else { self.master = dtype }
         }
+        // Also those that nothing uses: a mistake in one is a mistake.
+        for name in self.consts.keys().cloned().collect::<Vec<_>>() {
+            if let Err(Fail::Fatal(d)) = self.constant(&name, Span::new(main, 0, 0)) {
+                return Err(Fail::Fatal(d));
+            }
+        }
         let top = Span::new(main, 0, 0);
         let Some((train, span)) = train else {
             return fail_help(
