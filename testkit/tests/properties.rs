@@ -140,6 +140,18 @@ proptest! {
         }
     }
 
+    /// What is called free moves values or fills in zeros; it computes none.
+    #[test]
+    fn free_ops_only_move(case in cases(ANY)) {
+        let steps = trace(&case.module, case.func, &case.args, &context(&case, Precision::Rounded)).expect("it runs");
+        for step in steps.iter().filter(|step| step.node.op.is_free() && !step.args.is_empty()) {
+            let there: BTreeSet<u64> = step.args.iter().flat_map(bits).collect();
+            for x in bits(&step.results[0]) {
+                prop_assert!(x == 0 || there.contains(&x), "{:?}", step.node.op);
+            }
+        }
+    }
+
     #[test]
     fn an_entry_gives_what_its_function_gives(case in cases(ANY)) {
         check_entry(&case)?;
