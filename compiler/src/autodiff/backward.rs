@@ -27,6 +27,8 @@ pub(super) struct Backward<'a> {
     graph: Graph,
     /// Forward values that get a cotangent.
     live: SecondaryMap<Value, bool>,
+    /// Forward values that are made here again rather than passed.
+    repeated: SecondaryMap<Value, bool>,
     /// What stands for a forward value here.
     copies: SecondaryMap<Value, Option<Value>>,
     /// Sum of the contributions to a forward value's cotangent.
@@ -39,11 +41,13 @@ pub(super) struct Backward<'a> {
 impl<'a> Backward<'a> {
     /// Nothing made yet. `live` names the forward values whose cotangents are kept.
     pub fn new(m: &'a mut Module, forward: Graph, live: SecondaryMap<Value, bool>) -> Self {
+        let repeated = repeated(&forward);
         Backward {
             m,
             forward,
             graph: Graph::default(),
             live,
+            repeated,
             copies: SecondaryMap::new(),
             cotangents: SecondaryMap::new(),
             inputs: Vec::new(),
@@ -104,8 +108,8 @@ impl<'a> Backward<'a> {
 
     /// Forward values that must be here before `value` can be copied.
     fn missing(&self, value: Value) -> Vec<Value> {
-        match self.forward.def_node(value) {
-            Some(node) if self.forward.nodes[node].op.is_free() => {
+        match self.forward.values[value].def {
+            ValueDef::Result(node, _) if self.repeated[value] => {
                 let args = &self.forward.nodes[node].args;
                 args.iter().copied().filter(|&arg| self.copies[arg].is_none()).collect()
             }
@@ -117,7 +121,7 @@ impl<'a> Backward<'a> {
         let ty = self.forward.ty(value).clone();
         match self.forward.values[value].def {
             ValueDef::Param(i) => self.input(Source::Arg(i), self.forward.param_names[i].clone(), ty),
-            ValueDef::Result(node, _) if self.forward.nodes[node].op.is_free() => {
+            ValueDef::Result(node, _) if self.repeated[value] => {
                 let data = &self.forward.nodes[node];
                 let args = data.args.iter().map(|&arg| self.copies[arg].expect("copied before")).collect();
                 self.graph.push1(data.op.clone(), args, ty, data.loc)
@@ -207,4 +211,21 @@ impl<'a> Backward<'a> {
         }
         halves
     }
+}
+
+/// Values that are repeated rather than saved: results of free ops, and casts of what needs no saving. Those are weights
+/// above all, whose casts a later pass shares between all that read them.
+fn repeated(forward: &Graph) -> SecondaryMap<Value, bool> {
+    let (mut repeated, mut at_hand) = (SecondaryMap::new(), SecondaryMap::new());
+    for &param in &forward.params {
+        at_hand[param] = true;
+    }
+    for data in forward.nodes.values() {
+        let is_near = data.args.iter().all(|&arg| at_hand[arg]);
+        for &result in &data.results {
+            at_hand[result] = is_near && (data.op.is_free() || data.op == Op::Cast);
+            repeated[result] = at_hand[result] || data.op.is_free();
+        }
+    }
+    repeated
 }

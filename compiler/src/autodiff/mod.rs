@@ -9,8 +9,8 @@
 //! **Activity** (`activity.rs`). Only values that depend on a wanted parameter, and that a result with a cotangent
 //! depends on, get cotangents. A call with none of them stays the call that it was.
 //!
-//! **Saved values** (`backward.rs`). `_bwd` repeats free ops ([`Op::is_free`]) and takes parameters of the function as
-//! arguments; every other value that it reads becomes a result of `_fwd`, unless it is one already.
+//! **Saved values** (`backward.rs`). `_bwd` repeats free ops ([`Op::is_free`]) and casts of parameters, and takes parameters
+//! of the function as arguments; every other value that it reads becomes a result of `_fwd`, unless it is one already.
 //!
 //! **Dtypes.** The cotangent of a value without a sequence axis is f32, whatever the value's dtype: it sums over all
 //! sequences. Others have the dtype of their value. Between, a rule (`rules.rs`) computes in f32; its last op rounds. Contributions
