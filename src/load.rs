@@ -10,7 +10,6 @@ use mngc_dsl::{FileId, Sources};
 use mngc_trainer::Source;
 
 use crate::bundled;
-
 use crate::output::{Mistakes, Usage};
 
 /// A program with what it was made from.
@@ -20,6 +19,8 @@ pub struct Model {
     pub name: String,
     /// Every text that it was made from, the main file first.
     pub sources: Vec<Source>,
+    /// The same texts, as places in the program point into them.
+    pub texts: Sources,
     /// The program.
     pub program: Program,
 }
@@ -37,8 +38,8 @@ pub fn model(model: Option<&str>, set: &[(String, String)]) -> Result<Model> {
     let mut load = |path: &str, from: FileId, sources: &mut Sources| files.load(path, from, sources);
     match compile(&mut sources, main, &mut load, &options) {
         Ok(program) => {
-            let texts = files.origins.iter().map(|(id, _)| Source::new(sources.name(*id), sources.text(*id)));
-            Ok(Model { name: origin.stem(), sources: texts.collect(), program })
+            let read = files.origins.iter().map(|(id, _)| Source::new(sources.name(*id), sources.text(*id)));
+            Ok(Model { name: origin.stem(), sources: read.collect(), texts: sources, program })
         }
         Err(diagnostics) => Err(Mistakes { sources, diagnostics }.into()),
     }

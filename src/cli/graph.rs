@@ -1,16 +1,20 @@
 //! `mngc graph`: draws a program's graph.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use mngc_compiler::ir::dot::{self, DotOptions};
 use mngc_compiler::ir::{EntryKind, Func, Module};
+use mngc_dsl::Span;
 use mngc_trainer::files::write_atomically;
 
 use super::ModelArgs;
+use crate::load::Model;
 use crate::output::{self, Usage};
 
 /// Options of the command.
@@ -27,6 +31,10 @@ pub struct Graph {
     /// Open the blocks down to this depth; the others are one box each
     #[arg(long, value_name = "N", default_value_t = 0)]
     expand: usize,
+
+    /// Draw weights and numbers as boxes of their own
+    #[arg(long)]
+    weights: bool,
 
     /// Write to this file, as its ending says (.dot or .svg); without it DOT goes to standard output
     #[arg(short, value_name = "FILE")]
@@ -53,10 +61,16 @@ impl Graph {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
         let format = self.output.as_deref().map_or(Ok(Format::Dot), format)?;
-        let module = self.model.compile()?.program.module;
+        let Model { program, texts, .. } = self.model.compile()?;
+        let module = program.module;
         let entry = module.entries.values().find(|entry| entry.key.kind.name() == self.entry);
         let entry = entry.ok_or_else(|| anyhow!("the program has no entry {}", self.entry))?;
-        let text = draw(&module, entry.func, self.expand, &format)?;
+        let place = |span: Span| format!("{}:{}", texts.name(span.file), texts.line_column(span).0);
+        let options = DotOptions { expand: self.expand, weights: self.weights, place: Some(&place) };
+        let text = match format {
+            Format::Dot => dot::to_dot(&module, entry.func, &options),
+            Format::Svg => svg(&module, entry.func, &options)?,
+        };
         match &self.output {
             Some(path) => write(path, &text)?,
             None => output::print(&text)?,
@@ -65,12 +79,31 @@ impl Graph {
     }
 }
 
-fn draw(module: &Module, func: Func, expand: usize, format: &Format) -> Result<String> {
-    let name = match format {
-        Format::Dot => "DOT",
-        Format::Svg => "SVG",
+/// SVG by Graphviz where it is installed: it draws blocks as clusters, and large graphs in seconds.
+fn svg(module: &Module, func: Func, options: &DotOptions) -> Result<String> {
+    match graphviz(&dot::to_dot(module, func, options)).context("Graphviz failed")? {
+        Some(svg) => Ok(svg),
+        None => Ok(dot::to_svg(module, func, options)?),
+    }
+}
+
+/// None where Graphviz is not installed.
+fn graphviz(text: &str) -> io::Result<Option<String>> {
+    let mut command = Command::new("dot");
+    let child = command.arg("-Tsvg").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = match child {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        child => child?,
     };
-    Err(anyhow!("{} cannot be drawn as {name} yet (depth {expand})", module.funcs[func].name))
+    if let Some(mut stdin) = child.stdin.take() {
+        // It reads all before it draws, so that neither side waits for the other.
+        stdin.write_all(text.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(format!("dot ended with {}", output.status)));
+    }
+    String::from_utf8(output.stdout).map(Some).map_err(io::Error::other)
 }
 
 fn format(path: &Path) -> Result<Format> {
