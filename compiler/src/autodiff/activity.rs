@@ -1,4 +1,5 @@
-//! Which values get a cotangent: those that depend on a wanted parameter, and that a result with a cotangent depends on.
+//! Which values get a cotangent: those that depend on a wanted parameter, and that a result with a cotangent depends
+//! on.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -114,8 +115,8 @@ impl Dependence {
     }
 }
 
-/// Whether an op declares a gradient other than zero, or none at all, for a float operand. Ops that declare none count: to meet
-/// one is an error, not a silent zero.
+/// Whether something flows to a float operand of an op. False where the op declares zero; ops that declare no gradient
+/// count, because to meet one is an error, not a silent zero.
 fn is_differentiable(op: &Op, operand: usize) -> bool {
     match op {
         Op::Unary(UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Round) => false,

@@ -1,4 +1,5 @@
-//! Gradients of elementwise ops. Each is an op of the result's shape, summed up for an operand that stands for every element.
+//! Gradients of elementwise ops. Each is an op of the result's shape, summed up for an operand that stands for every
+//! element.
 
 use super::rules::Rule;
 use crate::ir::{BinaryOp, CompareOp, DType, Op, ReduceKind, UnaryOp, Value};

@@ -9,12 +9,14 @@
 //! **Activity** (`activity.rs`). Only values that depend on a wanted parameter, and that a result with a cotangent
 //! depends on, get cotangents. A call with none of them stays the call that it was.
 //!
-//! **Saved values** (`backward.rs`). `_bwd` repeats free ops ([`Op::is_free`]) and casts of parameters, and takes parameters
-//! of the function as arguments; every other value that it reads becomes a result of `_fwd`, unless it is one already.
+//! **Saved values** (`backward.rs`). `_bwd` repeats free ops ([`Op::is_free`]) and casts of parameters, and takes
+//! parameters of the function as arguments; every other value that it reads becomes a result of `_fwd`, unless it is one
+//! already.
 //!
 //! **Dtypes.** The cotangent of a value without a sequence axis is f32, whatever the value's dtype: it sums over all
-//! sequences. Others have the dtype of their value. Between, a rule (`rules.rs`) computes in f32; its last op rounds. Contributions
-//! of several uses are added from the last use to the first, as the sweep meets them, rounding after each.
+//! sequences. Others have the dtype of their value. Between, a rule (`rules.rs`, `elementwise.rs`, `dot.rs`) computes in
+//! f32; its last op rounds. Contributions of several uses are added from the last use to the first, as the sweep meets
+//! them, rounding after each: no more than one of them waits for another.
 
 mod activity;
 mod backward;
@@ -241,7 +243,6 @@ impl<'m> Autodiff<'m> {
         for (&value, name) in g.results.iter().zip(&g.result_names) {
             out.result(name.clone(), copies[value]);
         }
-        out.gradient = g.gradient;
         Ok((out, copies, calls))
     }
 
