@@ -1,6 +1,6 @@
 //! Tensors on the host and the backends that execute a compiled program.
 //!
-//! [`reference`] is the oracle: it runs any graph of the IR node by node in f64, rounding where the IR says so. The other
+//! [`mod@reference`] is the oracle: it runs any graph of the IR node by node in f64, rounding where the IR says so. The other
 //! backends are compared with it. All of them stand behind [`Backend`].
 
 pub mod backend;

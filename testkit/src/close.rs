@@ -7,7 +7,7 @@
 //! - the functions on the way (exp, tanh, a division), which may each be some ulp off: [`FUNCTION_ULPS`]·u(f32)·|ref|;
 //! - the roundings of a sum of n terms: n·u(f32)·Σ|terms| (Higham, Accuracy and Stability, 2002, equation 4.4).
 //!
-//! Σ|terms| is unknown where only results are at hand. [`close`] takes the largest element of the reference for it: the
+//! Σ|terms| is unknown where only results are at hand. [`fn@close`] takes the largest element of the reference for it: the
 //! n·u bound is for roundings that all go the same way, real ones grow like √n·u, and terms that cancel raise Σ|terms| over
 //! the result by about √n, so that the product of both stays within. Where more is known, use [`Tolerance::of`].
 

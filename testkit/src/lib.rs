@@ -1,5 +1,5 @@
 //! What tests of several crates share: random well-typed modules with inputs ([`cases`]), bounds on what rounding may do
-//! ([`close`]), and central differences for gradients ([`gradient_check`]).
+//! ([`fn@close`]), and central differences for gradients ([`gradient_check`]).
 //!
 //! It is a library of tests: where its own rules are broken it panics.
 
