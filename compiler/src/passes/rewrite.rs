@@ -190,15 +190,20 @@ pub fn peephole(m: &mut Module, rules: &[Rule]) -> usize {
                 let ty = old.ty(result);
                 let before = p.new.nodes.len();
                 let found = rules.iter().find_map(|rule| rule(&mut p, &node.op, &args, ty));
-                if let Some(value) = found
-                    && (p.new.ty(value) == ty || !is_result[result])
-                {
-                    debug_assert!(p.fits(value, ty), "a rule changed the type of {}", node.op.name());
+                debug_assert!(found.is_some() || before == p.new.nodes.len(), "a rule left nodes and gave up");
+                debug_assert!(found.is_none_or(|v| p.fits(v, ty)), "a rule changed the type of {}", node.op.name());
+                // A result of the graph keeps the names of its axes: where they differ, a reshape is all that stays.
+                let found = match found {
+                    Some(value) if p.new.ty(value) == ty || !is_result[result] => Some(value),
+                    Some(value) if node.op == Op::Reshape && args == [value] => None,
+                    Some(value) => Some(p.new.push1(Op::Reshape, vec![value], ty.clone(), node.loc)),
+                    None => None,
+                };
+                if let Some(value) = found {
                     map[result] = value.into();
                     changes += 1;
                     continue;
                 }
-                debug_assert!(found.is_some() || before == p.new.nodes.len(), "a rule left nodes and gave up");
             }
             let types = node.results.iter().map(|&v| old.ty(v).clone()).collect();
             let copy = p.new.push(node.op.clone(), args, types, node.loc);
