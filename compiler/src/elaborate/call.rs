@@ -12,8 +12,10 @@ use super::value::{Instance, Kind, Template, Tensor, Value};
 use super::{Elab, Fail, Res, fail, fail_help};
 use crate::ir::{self, CallKind};
 
-/// Elements of a list before it counts as endless.
+/// Elements of a list, or bytes of a string, before it counts as endless.
 const MAX_LIST: usize = 1 << 18;
+/// Lists inside each other before they count as endless.
+const MAX_NESTING: usize = 100;
 
 /// Evaluated arguments of a call.
 #[derive(Debug, Default)]
@@ -133,6 +135,9 @@ impl Elab {
             return fail("wrong-arguments", span, "`pop` takes nothing: it gives the last element", "arguments");
         }
         self.checked_length(items.len() + 1, span)?;
+        for (_, value, at) in &args.list {
+            self.weigh(value, *at)?;
+        }
         drop(items);
         let Some(Value::List(items)) = self.binding(&name.text).map(|b| &mut b.value) else { return Err(Fail::Silent) };
         let items = Rc::make_mut(items);
@@ -152,18 +157,38 @@ impl Elab {
         }
     }
 
-    /// A list's length, unless no file can mean it.
+    /// Counts what a value holds before it gets a name, so that lists of lists cannot grow without end.
+    pub fn weigh(&mut self, value: &Value, span: Span) -> Res<()> {
+        let n = value.weight(MAX_LIST, MAX_NESTING);
+        self.checked_length(n, span)?;
+        self.fuel = self.fuel.saturating_sub(n as u64);
+        Ok(())
+    }
+
+    /// The length of a list or string, unless no file can mean it.
     pub fn checked_length(&self, n: usize, span: Span) -> Res<()> {
         if n <= MAX_LIST {
             return Ok(());
         }
-        let d = Diagnostic::error("endless", span, format!("a list of more than {MAX_LIST} elements"), "grows here")
-            .help("check the bounds of the loop that fills it");
+        let d = Diagnostic::error(
+            "endless",
+            span,
+            format!("a list or string grows over {MAX_LIST} elements, or lists {MAX_NESTING} deep"),
+            "grows here",
+        )
+        .help("check the bounds of the loop that fills it");
         Err(Fail::Fatal(Box::new(d)))
     }
 
     /// Binds arguments to parameters in the innermost scope.
     pub fn bind_args(&mut self, what: &str, params: &[ast::Param], args: Args) -> Res<()> {
+        for (i, param) in params.iter().enumerate() {
+            if let Some(first) = params[..i].iter().find(|p| p.name.text == param.name.text) {
+                let message = format!("{what} has two parameters named `{}`", param.name.text);
+                let d = Diagnostic::error("duplicate", param.name.span, message, "the second");
+                return Err(d.label(first.name.span, "the first").help("rename one").into());
+            }
+        }
         let mut given: Vec<Option<(Value, Span)>> = params.iter().map(|_| None).collect();
         let signature = || {
             let names: Vec<String> = params
@@ -213,6 +238,7 @@ impl Elab {
                     return fail_help("missing-argument", args.span, message, "missing here", signature());
                 }
             };
+            self.weigh(&value, span)?;
             self.bind(&param.name.text, value.clone(), Kind::Fixed, param.name.span);
             if let Some(ty) = &param.ty {
                 self.check_annotation(&param.name, ty, &value, span)?;
@@ -224,14 +250,26 @@ impl Elab {
     /// Runs a function of the file in place.
     fn call_fn(&mut self, f: &Rc<ast::Function>, args: Args) -> Res<Value> {
         let what = format!("`{}`", f.name.text);
-        self.isolated(|s| {
-            s.shape_vars(&f.shape_vars);
-            s.bind_args(&what, &f.params, args)?;
-            match s.run(&f.body)? {
-                Flow::Return(value) => Ok(value),
-                Flow::Next => Ok(Value::None),
-            }
+        self.undeclaring(|s| {
+            s.isolated(|s| {
+                s.shape_vars(&f.shape_vars);
+                s.bind_args(&what, &f.params, args)?;
+                match s.run(&f.body)? {
+                    Flow::Return(value) => Ok(value),
+                    Flow::Next => Ok(Value::None),
+                }
+            })
         })
+    }
+
+    /// Runs what may declare neither parameters nor states: they belong to blocks, models and optimizers alone.
+    fn undeclaring<T>(&mut self, f: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
+        let owners = std::mem::take(&mut self.declared.owners);
+        let states = self.declared.states.take();
+        let result = f(self);
+        self.declared.owners = owners;
+        self.declared.states = states;
+        result
     }
 
     /// Declares shape variables, to be bound by the first axis that they stand for.
@@ -251,7 +289,15 @@ impl Elab {
                 span,
                 format!("block {name} is called before it is used"),
                 "a block, not yet a part of the model",
-                format!("write `use part: {name}` first, then `part(…)`; `use` gives it parameters and a name"),
+                match self.declared.owners.is_empty() || !args.list.iter().all(|(_, v, _)| matches!(v, Value::Num(..)))
+                {
+                    true => {
+                        format!("write `use part: {name}` first, then `part(…)`; `use` gives it parameters and a name")
+                    }
+                    false => format!(
+                        "block {name} takes no arguments: write `use part: {name}`, or declare `block {name}(i) {{ … }}`"
+                    ),
+                },
             );
         }
         self.isolated(|s| {
@@ -362,7 +408,7 @@ impl Elab {
             list.push((name, value, at));
         }
         self.frames.push(frame);
-        let result = self.isolated(|s| {
+        let run = |s: &mut Self| {
             for (name, value) in &instance.members {
                 s.bind(name, value.clone(), Kind::Fixed, block.name.span);
             }
@@ -382,7 +428,8 @@ impl Elab {
                 }
             };
             s.materialise(&value, block.function.body.span)
-        });
+        };
+        let result = self.undeclaring(|s| s.isolated(run));
         let frame = self.frames.pop().ok_or(Fail::Silent)?;
         self.finish(frame, result?)
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mngc_dsl::{Span, ast};
 
 use super::stmt::Flow;
-use super::value::{Kind, Value};
+use super::value::{Kind, Tag, Value};
 use super::{Elab, Fail, Res, fail, fail_help};
 use ast::ExprKind;
 
@@ -233,13 +233,20 @@ impl Elab {
     pub fn whole(&mut self, value: &Value, what: &str, span: Span) -> Res<i64> {
         match value {
             Value::Num(x, _) if x.fract() == 0.0 && x.abs() < 9e15 => Ok(*x as i64),
-            Value::Num(x, _) => fail_help(
-                "not-whole",
-                span,
-                format!("{what} must be a whole number"),
-                format!("this is {x}"),
-                "`div(a, b)` divides to a whole number; `/` is real",
-            ),
+            Value::Num(x, tag) => {
+                let label = match tag {
+                    Some(Tag::Named(name)) => format!("`{name}` is {x}"),
+                    _ => format!("this is {x}"),
+                };
+                if x.is_finite() && x.fract() == 0.0 {
+                    return fail("absurd-size", span, format!("{what} cannot be that large"), label);
+                }
+                let message = format!("{what} must be a whole number");
+                if !x.is_finite() {
+                    return fail("not-whole", span, message, label);
+                }
+                fail_help("not-whole", span, message, label, "`div(a, b)` divides to a whole number; `/` is real")
+            }
             Value::Host(_) => fail_help(
                 "depends-on-step",
                 span,

@@ -167,6 +167,10 @@ impl Elab {
                 Ok(t)
             }
             Value::Poison => Err(Fail::Silent),
+            Value::None => {
+                let help = "`x or y` gives y where x is none; `if x == none { … }` asks";
+                fail_help("not-a-tensor", span, "a tensor is needed, not none", "none", help)
+            }
             other => fail("not-a-tensor", span, format!("a tensor is needed, not {}", other.kind()), other.kind()),
         }
     }

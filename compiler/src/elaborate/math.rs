@@ -78,16 +78,18 @@ impl Elab {
                 {
                     let what =
                         if n < 0.0 { "is negative".into() } else { format!("is longer than the run of {steps} steps") };
+                    let help = if n < 0.0 {
+                        format!("0 means that there is no {name}")
+                    } else {
+                        let third = (steps / 3.0).floor();
+                        format!("set both: `--set {name}={third}` for {steps} steps, or `--set steps={n}` and more")
+                    };
                     return super::fail_help(
                         "bad-setting",
                         span,
                         format!("a {name} of {n} steps {what}"),
                         format!("{name} = {n}, steps = {steps}"),
-                        format!(
-                            "set {name} and steps together, as in `--set steps={n} --set {name}={steps}`",
-                            n = n.max(1.0),
-                            steps = (steps / 3.0).floor()
-                        ),
+                        help,
                     );
                 }
             }

@@ -6,6 +6,7 @@ use mngc_dsl::{Diagnostic, Span, ast};
 
 use super::declare::Owner;
 use super::frame::Source;
+use super::ops::is_tensor;
 use super::stmt::Flow;
 use super::value::{Kind, Tag, Value};
 use super::{Elab, Fail, Res, fail, fail_help};
@@ -125,6 +126,10 @@ impl Elab {
     }
 
     fn mean_loss(&mut self, loss: &Value, axis: Dim, span: Span) -> Res<Value> {
+        if !is_tensor(loss) && !loss.is_poison() {
+            let message = format!("the loss is a float for each token or one for the sequence, not {}", loss.kind());
+            return fail("no-loss", span, message, "this model");
+        }
         let t = self.tensor(loss, span)?;
         let ty = self.ty(t);
         let per_token = ty.dims == [axis];

@@ -128,7 +128,10 @@ impl Elab {
                 self.checked_length(x.len() + y.len(), span)?;
                 Ok(Value::list([&x[..], &y[..]].concat()))
             }
-            (B::Add, Value::Str(x), Value::Str(y)) => Ok(Value::Str(format!("{x}{y}").into())),
+            (B::Add, Value::Str(x), Value::Str(y)) => {
+                self.checked_length(x.len() + y.len(), span)?;
+                Ok(Value::Str(format!("{x}{y}").into()))
+            }
             (B::Eq | B::Ne, x, y) => match equal(x, y) {
                 Some(same) => Ok(Value::Bool(same == (op == B::Eq))),
                 None => fail("operator", span, format!("{} and {} cannot be compared", x.kind(), y.kind()), "here"),
@@ -322,7 +325,9 @@ impl Elab {
         let help = match (name, dtype) {
             ("/", DType::I32) => "`div(a, b)` divides whole numbers, `cast(x, f32)` makes floats of them",
             (_, DType::I32) => "`cast(x, f32)` makes floats of whole numbers",
+            _ if boolean && !int => "a comparison such as `x > 0` makes truth values",
             (_, DType::Bool) => "`where(x, 1, 0)` makes numbers of truth values",
+            ("not" | "&" | "|" | "xor", _) => "a comparison makes truth values, `x > 0`; `cast(x, i32)` whole numbers",
             _ => "`cast(x, i32)` makes whole numbers of floats",
         };
         fail_help("dtype", span, format!("`{name}` does not work on {dtype}"), format!("{dtype} here"), help)

@@ -82,15 +82,15 @@ impl Elab {
             return Ok(value);
         }
         if self.optimizers.contains_key(name) || self.models.contains_key(name) {
-            let what = if self.models.contains_key(name) { "model" } else { "optimizer" };
+            let what = if self.models.contains_key(name) { "a model" } else { "an optimizer" };
             let help = match what {
-                "model" => "a model is trained by `train NAME[T = …] { … }`; parts to be reused are blocks",
+                "a model" => "a model is trained by `train NAME[T = …] { … }`; parts to be reused are blocks",
                 _ => "an optimizer is used by `update … with NAME(…)` in `train`",
             };
             return fail_help(
                 "wrong-kind",
                 span,
-                format!("`{name}` is {what}, which has no value"),
+                format!("`{name}` is {}, which has no value", if what == "model" { "a model" } else { "an optimizer" }),
                 "used as a value",
                 help.to_string(),
             );
@@ -103,7 +103,10 @@ impl Elab {
         names.extend(builtins::CONSTANTS.iter().map(|s| s.to_string()));
         names.sort();
         let mut d = Diagnostic::error("unknown-name", span, format!("nothing is named `{name}`"), "unknown name");
-        d.help = suggestion(name, names.iter());
+        d.help = match name {
+            "gradients" => Some("`gradients` are known in `train` only; an optimizer has that of its parameter".into()),
+            _ => suggestion(name, names.iter()),
+        };
         Err(d.into())
     }
 
@@ -180,6 +183,20 @@ impl Elab {
                 binding.value = value;
                 Ok(())
             }
+            Some(&mut Binding { value: Value::Param(slot), .. }) => {
+                let loc = self.m.slots[slot].loc;
+                let d = Diagnostic::error(
+                    "not-assignable",
+                    name.span,
+                    format!("parameter `{text}` cannot be changed here"),
+                    "assigned here",
+                );
+                let d = match loc {
+                    Some(loc) => d.label(loc, "declared here"),
+                    None => d,
+                };
+                Err(d.help(format!("only its `update` changes a parameter; `let {text} = …` makes a new value")).into())
+            }
             Some(binding) => {
                 let made = binding.span;
                 Err(Diagnostic::error(
@@ -212,13 +229,16 @@ impl Elab {
     pub fn destructure(&mut self, pattern: &ast::Pattern, value: Value, kind: Option<Kind>) -> Res<()> {
         match pattern {
             ast::Pattern::Ignore(_) => Ok(()),
-            ast::Pattern::Name(name) => match kind {
-                Some(kind) => {
-                    self.bind(&name.text, value, kind, name.span);
-                    Ok(())
+            ast::Pattern::Name(name) => {
+                self.weigh(&value, name.span)?;
+                match kind {
+                    Some(kind) => {
+                        self.bind(&name.text, value, kind, name.span);
+                        Ok(())
+                    }
+                    None => self.assign(name, value),
                 }
-                None => self.assign(name, value),
-            },
+            }
             ast::Pattern::Seq(parts, span) => self.spread(parts, value, kind, *span),
         }
     }
@@ -241,7 +261,7 @@ impl Elab {
                 "wrong-length",
                 span,
                 format!("{} names for {} values", parts.len(), items.len()),
-                format!("these are {}", parts.len()),
+                format!("made of {}", items.len()),
             );
         }
         for (part, item) in parts.iter().zip(items.iter()) {
@@ -259,6 +279,8 @@ impl Elab {
                 None => {
                     if let Some(binding) = self.binding(&name.text) {
                         binding.value = Value::Poison;
+                    } else if !self.consts.contains_key(&name.text) {
+                        self.bind(&name.text, Value::Poison, Kind::Mutable, name.span);
                     }
                 }
             },

@@ -19,7 +19,11 @@ impl Elab {
         }
         let n = self.whole(value, what, span)?;
         if n < 1 {
-            return fail("bad-size", span, format!("{what} must be at least 1"), format!("this is {n}"));
+            let label = match value {
+                Value::Num(_, Some(Tag::Named(name))) => format!("`{name}` is {n}"),
+                _ => format!("this is {n}"),
+            };
+            return fail("bad-size", span, format!("{what} must be at least 1"), label);
         }
         if n > MAX_SIZE {
             let message = format!("{what} of {n} is more than any device holds");

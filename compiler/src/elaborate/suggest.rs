@@ -2,7 +2,8 @@
 
 /// A help text with the nearest name, if one is near.
 pub(crate) fn suggestion<S: AsRef<str>>(name: &str, names: impl Iterator<Item = S>) -> Option<String> {
-    let limit = (name.chars().count() / 3).max(1);
+    // Of one or two letters anything is near: only another case is meant.
+    let limit = name.chars().count() / 3;
     let near = |candidate: S| {
         let candidate = candidate.as_ref().to_string();
         let d = distance(&name.to_lowercase(), &candidate.to_lowercase());
@@ -45,5 +46,7 @@ mod tests {
         assert_eq!(suggestion("warmdwon", names.iter()).as_deref(), Some("did you mean `warmdown`?"));
         assert_eq!(suggestion("layer", names.iter()).as_deref(), Some("did you mean `layers`?"));
         assert_eq!(suggestion("batch", names.iter()), None);
+        assert_eq!(suggestion("y", ["T", "x"].iter()), None);
+        assert_eq!(suggestion("t", ["T", "x"].iter()).as_deref(), Some("did you mean `T`?"));
     }
 }

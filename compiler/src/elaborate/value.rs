@@ -153,6 +153,25 @@ impl Value {
         }
     }
 
+    /// Values inside, counted until there are more than `limit`; nesting over `depth` counts as more.
+    pub fn weight(&self, limit: usize, depth: usize) -> usize {
+        let sum = |items: &mut dyn Iterator<Item = &Value>| {
+            let mut n = 0;
+            for item in items {
+                if n > limit || depth == 0 {
+                    return limit + 1;
+                }
+                n += 1 + item.weight(limit - n.min(limit), depth - 1);
+            }
+            n
+        };
+        match self {
+            Value::List(items) | Value::Tuple(items) => sum(&mut items.iter()),
+            Value::Record(fields) => sum(&mut fields.iter().map(|(_, v)| v)),
+            _ => 0,
+        }
+    }
+
     /// A short text that is equal for values which elaborate alike. Tensors stand for their types.
     pub fn signature(&self, ty: &dyn Fn(Tensor) -> String, out: &mut String) {
         use std::fmt::Write;

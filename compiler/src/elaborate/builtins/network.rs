@@ -46,7 +46,7 @@ impl Elab {
             let inner = if rb == 1 { tb.dims[0] } else { tb.dims[rb - 2] };
             self.m.dims.compatible(ta.dims[ra - 1], inner)
         };
-        let batch_axes = if rb > 2 { rb - 2 } else { 0 };
+        let batch_axes = rb.saturating_sub(2);
         let batches = fits
             && (batch_axes == 0 || ra == rb && (0..batch_axes).all(|i| self.m.dims.compatible(ta.dims[i], tb.dims[i])));
         if !batches {
@@ -110,9 +110,17 @@ fn row_tensor(e: &mut Elab, g: &Given) -> Res<(Tensor, Type)> {
     let (x, span) = g.pair(0);
     let t = e.tensor(&x, span)?;
     let ty = e.ty(t);
-    if ty.rank() == 0 || !ty.dtype.is_float() {
-        let message = format!("`{}` works on rows of floats", g.name);
-        return fail("axes", span, message, format!("this is {}", e.show(&ty)));
+    if !ty.dtype.is_float() {
+        let message = format!("`{}` works on floats, not on {}", g.name, ty.dtype);
+        return fail_help("dtype", span, message, format!("this is {}", e.show(&ty)), "`cast(x, f32)` makes floats");
+    }
+    if ty.rank() == 0 {
+        return fail(
+            "axes",
+            span,
+            format!("`{}` works along the last axis", g.name),
+            format!("this is {}", e.show(&ty)),
+        );
     }
     Ok((t, ty))
 }
@@ -159,7 +167,7 @@ pub(super) fn rope(e: &mut Elab, g: Given) -> Res<Value> {
         );
     };
     let head = e.m.dims.size(ty.dims[ty.rank() - 1]);
-    if head % 2 != 0 {
+    if !head.is_multiple_of(2) {
         let message = format!("`rope` turns pairs: a head of {head} is odd");
         return fail_help("divisibility", span, message, e.show(&ty), "choose an even head size");
     }
