@@ -191,11 +191,9 @@ impl Wanted {
         }
         g.results.iter().for_each(|&v| wanted.read(g, v));
         // What nothing read before stays: only what a narrow parameter stands for may go.
-        for old in 0..g.params.len() {
-            if !wanted.params.iter().any(|p| p.old == old) {
-                wanted.params.insert(Param { old, cast: None });
-            }
-        }
+        let mut stays = vec![true; g.params.len()];
+        wanted.params.iter().for_each(|p| stays[p.old] = false);
+        wanted.params.extend((0..stays.len()).filter(|&old| stays[old]).map(|old| Param { old, cast: None }));
         wanted
     }
 
