@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mngc_dsl::{Diagnostic, FileId, Sources, Span};
 
-use crate::autodiff;
+use crate::autodiff::{self, AutodiffError};
 use crate::check::causality;
 use crate::elaborate::{self, Elaborated, Load, Meta, Optimize, Source, scalar_id};
 use crate::ir::typing::Stage;
@@ -25,6 +25,8 @@ pub struct CompileOptions {
     pub sets: Vec<(String, String)>,
     /// Sequences in a `micro_step`, which must divide the batch; none lets the compiler choose.
     pub micro_sequences: Option<usize>,
+    /// Compiles a model whose logits look ahead, which is refused otherwise: for tests of that very check.
+    pub allow_leaks: bool,
 }
 
 /// Stack of the elaborator: the language's recursion is bounded, its depth is more than a thread usually has.
@@ -48,7 +50,7 @@ pub fn compile(
         let start = Instant::now();
         let elaborated = elaborate::elaborate(main, unit)?;
         timings.push(("elaborate".to_string(), start.elapsed().as_secs_f64()));
-        Compiler { main, timings }.program(elaborated, options.micro_sequences)
+        Compiler { main, timings }.program(elaborated, options)
     };
     std::thread::scope(|scope| {
         let thread =
@@ -75,10 +77,12 @@ struct Compiler {
 type Made<T> = Result<T, Vec<Diagnostic>>;
 
 impl Compiler {
-    fn program(mut self, e: Elaborated, micro: Option<usize>) -> Made<Program> {
+    fn program(mut self, e: Elaborated, options: &CompileOptions) -> Made<Program> {
         let mut m = e.module;
-        let recipe = self.recipe(&e.recipe, micro)?;
-        self.timed("causality", |s| s.causality(&m, &e.train_model))?;
+        let recipe = self.recipe(&e.recipe, options.micro_sequences)?;
+        if !options.allow_leaks {
+            self.timed("causality", |s| s.causality(&m, &e.train_model))?;
+        }
         // Names of host scalars first, so that a formula which the log shows is shared by kernels.
         let mut logged = Vec::new();
         for (name, expr) in &e.recipe.logged {
@@ -166,6 +170,11 @@ impl Compiler {
             };
             if let Err(leak) = leak {
                 let span = leak.loc.unwrap_or(Span::new(self.main, 0, 0));
+                if *source != Source::Arg(0) {
+                    let message = "logits depend on `targets`, which they should predict";
+                    let d = Diagnostic::error("causality", span, message, "this is made from targets");
+                    return Err(vec![d.help("logits are made from `tokens`; `targets` belong to the loss")]);
+                }
                 return Err(vec![
                     Diagnostic::error(
                         "causality",
@@ -210,7 +219,13 @@ impl Compiler {
         let slots: Vec<(usize, Slot)> = slots_of(meta);
         let wrt: Vec<usize> = slots.iter().map(|(i, _)| *i).collect();
         let func =
-            autodiff::value_and_grad(m, *objective, &wrt, 0).map_err(|e| vec![internal(self.main, e.to_string())])?;
+        let func = autodiff::value_and_grad(m, *objective, &wrt, 0).map_err(|e| match e {
+            AutodiffError::Unsupported { loc: Some(span), .. } => {
+                let help = "parameters cannot be trained through it: cut it out of the loss";
+                vec![Diagnostic::error("no-gradient", span, e.to_string(), "needed here").help(help)]
+            }
+            other => vec![internal(self.main, other.to_string())],
+        })?;
         let mut g = m.funcs[func].clone();
         g.name = "micro_step".into();
         let mut inputs = bind(m, meta);

@@ -206,7 +206,8 @@ pub enum CallKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     // ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    /// A scalar constant of any dtype: `const {value = 0.5}`. Never rounded before use when its dtype is f32.
+    /// A scalar constant of any dtype: `const {value = 0.5}`. Rounded to its dtype; beside bf16 tensors it is f32, so that a
+    /// number of the file is not rounded to theirs.
     Const(F64),
     /// i32: the position along `axis`, for any shape.
     Iota {
@@ -352,7 +353,8 @@ pub enum Op {
         /// Turn the other way.
         inverse: bool,
     },
-    /// `q [leading…, T, H, D], k, v [leading…, T, G, D]`, then `documents` and `window` as the mask asks; G divides H.
+    /// `q [leading…, T, H, D], k, v [leading…, T, G, D]`, then `documents` and `window` as the mask asks; G divides H, and
+    /// query head h reads key head ⌊h·G/H⌋.
     /// Results: softmax(q·kᵀ·scale over the visible keys)·v in the dtype of the result, and the log-sum-exp of the
     /// scaled scores, f32 [leading…, T, H]. A query that sees nothing gives zeros and −∞.
     /// Along T: a causal mask makes it a prefix, otherwise everything depends on everything.
