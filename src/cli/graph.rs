@@ -1,15 +1,14 @@
 //! `mngc graph`: draws a program's graph.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use mngc_compiler::ir::EntryKind;
 use mngc_compiler::ir::dot::{self, DotOptions};
-use mngc_compiler::ir::{EntryKind, Func, Module};
 use mngc_dsl::Span;
 use mngc_trainer::files::write_atomically;
 
@@ -69,7 +68,7 @@ impl Graph {
         let options = DotOptions { expand: self.expand, weights: self.weights, place: Some(&place) };
         let text = match format {
             Format::Dot => dot::to_dot(&module, entry.func, &options),
-            Format::Svg => svg(&module, entry.func, &options)?,
+            Format::Svg => dot::to_svg(&module, entry.func, &options)?,
         };
         match &self.output {
             Some(path) => write(path, &text)?,
@@ -77,33 +76,6 @@ impl Graph {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// SVG by Graphviz where it is installed: it draws blocks as clusters, and large graphs in seconds.
-fn svg(module: &Module, func: Func, options: &DotOptions) -> Result<String> {
-    match graphviz(&dot::to_dot(module, func, options)).context("Graphviz failed")? {
-        Some(svg) => Ok(svg),
-        None => Ok(dot::to_svg(module, func, options)?),
-    }
-}
-
-/// None where Graphviz is not installed.
-fn graphviz(text: &str) -> io::Result<Option<String>> {
-    let mut command = Command::new("dot");
-    let child = command.arg("-Tsvg").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    let mut child = match child {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        child => child?,
-    };
-    if let Some(mut stdin) = child.stdin.take() {
-        // It reads all before it draws, so that neither side waits for the other.
-        stdin.write_all(text.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        return Err(io::Error::other(format!("dot ended with {}", output.status)));
-    }
-    String::from_utf8(output.stdout).map(Some).map_err(io::Error::other)
 }
 
 fn format(path: &Path) -> Result<Format> {
