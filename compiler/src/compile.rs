@@ -218,7 +218,6 @@ impl Compiler {
     fn micro_step(&self, m: &mut Module, objective: &Func, meta: &Meta) -> Made<()> {
         let slots: Vec<(usize, Slot)> = slots_of(meta);
         let wrt: Vec<usize> = slots.iter().map(|(i, _)| *i).collect();
-        let func =
         let func = autodiff::value_and_grad(m, *objective, &wrt, 0).map_err(|e| match e {
             AutodiffError::Unsupported { loc: Some(span), .. } => {
                 let help = "parameters cannot be trained through it: cut it out of the loss";
