@@ -98,7 +98,7 @@ impl Compiler {
             (Some(meta), Some(v)) => Some(self.objective(&mut m, meta, v.micro_sequences, v.micro_sequences)?),
             _ => None,
         };
-        self.pass(&mut m, passes::BEFORE_AUTODIFF, Stage::Elaborated)?;
+        self.pass(&mut m, passes::CASTS, Stage::Elaborated)?;
         self.timed("autodiff", |s| s.micro_step(&mut m, &objective, &e.train_model))?;
         if let Some(func) = evaluation {
             let meta = e.validate_model.as_ref().unwrap_or(&e.train_model);
@@ -107,7 +107,9 @@ impl Compiler {
         self.decode(&mut m, &e.train_model);
         self.update(&mut m, e.update);
         self.init(&mut m, e.init, &e.drawn);
-        let stage = self.pass(&mut m, passes::CLEANUP, Stage::CastsPlaced)?;
+        // Again, for what `train` itself multiplies.
+        let stage = self.pass(&mut m, passes::CASTS, Stage::Elaborated)?;
+        let stage = self.pass(&mut m, passes::CLEANUP, stage)?;
         self.pass(&mut m, passes::HOIST, stage)?;
         let vocab = vocabulary(&m);
         let timings = self.timings;

@@ -31,17 +31,16 @@ pub struct Pass {
     pub reaches: Option<Stage>,
 }
 
-/// Makes a graph smaller without moving anything: what everything after elaboration and autodiff starts from.
+/// Makes a graph smaller without moving anything: what everything after elaboration and autodiff starts from. Constants
+/// are folded by `simplify`.
 pub const CLEANUP: &[Pass] = &[
-    Pass { name: "const_fold", run: const_fold::run, reaches: None },
     Pass { name: "simplify", run: simplify::run, reaches: None },
     Pass { name: "cse", run: cse::run, reaches: None },
     Pass { name: "dce", run: dce::run, reaches: None },
 ];
 
 /// Before autodiff: gradients are those of the casts that a step really makes.
-pub const BEFORE_AUTODIFF: &[Pass] =
-    &[Pass { name: "place_casts", run: place_casts::run, reaches: Some(Stage::CastsPlaced) }];
+pub const CASTS: &[Pass] = &[Pass { name: "place_casts", run: place_casts::run, reaches: Some(Stage::CastsPlaced) }];
 
 /// After [`CLEANUP`], once entries are bound: what a step need not repeat moves to `update`.
 pub const HOIST: &[Pass] =
