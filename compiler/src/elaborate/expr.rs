@@ -6,7 +6,7 @@ use mngc_dsl::{Span, ast};
 
 use super::stmt::Flow;
 use super::value::{Kind, Tag, Value};
-use super::{Elab, Fail, Res, fail, fail_help};
+use super::{Const, Elab, Fail, Res, fail, fail_help};
 use ast::ExprKind;
 
 impl Elab {
@@ -223,6 +223,18 @@ impl Elab {
         Ok(Value::Range(a, b))
     }
 
+    /// Says what a number is that cannot be meant. A constant is blamed once: its other uses stay silent.
+    pub fn blame(&mut self, value: &Value) -> String {
+        match value {
+            Value::Num(x, Some(Tag::Named(name))) => {
+                self.consts.insert(name.to_string(), Const::Done(Value::Poison));
+                format!("`{name}` is {x}")
+            }
+            Value::Num(x, _) => format!("this is {x}"),
+            other => format!("this is {}", other.kind()),
+        }
+    }
+
     /// An expression that must be a whole number.
     pub fn integer(&mut self, e: &ast::Expr, what: &str) -> Res<i64> {
         let value = self.eval(e)?;
@@ -233,11 +245,8 @@ impl Elab {
     pub fn whole(&mut self, value: &Value, what: &str, span: Span) -> Res<i64> {
         match value {
             Value::Num(x, _) if x.fract() == 0.0 && x.abs() < 9e15 => Ok(*x as i64),
-            Value::Num(x, tag) => {
-                let label = match tag {
-                    Some(Tag::Named(name)) => format!("`{name}` is {x}"),
-                    _ => format!("this is {x}"),
-                };
+            Value::Num(x, _) => {
+                let label = self.blame(value);
                 if x.is_finite() && x.fract() == 0.0 {
                     return fail("absurd-size", span, format!("{what} cannot be that large"), label);
                 }

@@ -90,37 +90,39 @@ impl Elab {
                 );
             }
         };
+        let returned = model.body.stmts.iter().rev().find(|s| matches!(s.kind, ast::StmtKind::Return(_)));
+        let at = returned.map_or(model.name.span, |s| s.span);
         let Value::Record(fields) = &outputs else {
             return fail_help(
                 "no-loss",
-                model.name.span,
+                at,
                 format!("model {} returns {}, not a record", model.name.text, outputs.kind()),
-                "this model",
+                "returned here",
                 "write `return { logits, loss: … }`",
             );
         };
         if let Some((name, _)) = fields.iter().find(|(n, _)| n != "loss" && n != "logits") {
             return fail(
                 "unknown-output",
-                model.name.span,
+                at,
                 format!("a model has no output `{name}`: the outputs are `loss` and `logits`"),
-                "this model",
+                "returned here",
             );
         }
         let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         let Some(loss) = field("loss") else {
             return Err(Diagnostic::error(
                 "no-loss",
-                model.name.span,
+                at,
                 format!("model {} returns no `loss`", model.name.text),
-                "this model",
+                "returned here",
             )
             .help("write `return { logits, loss: cross_entropy(cast(logits, f32), targets) }`")
             .into());
         };
-        let mut results = vec![("loss".to_string(), self.mean_loss(&loss, axis, model.name.span)?)];
+        let mut results = vec![("loss".to_string(), self.mean_loss(&loss, axis, at)?)];
         if let Some(logits) = field("logits") {
-            results.push(("logits".to_string(), self.logits(&logits, axis, model.name.span)?));
+            results.push(("logits".to_string(), self.logits(&logits, axis, at)?));
         }
         Ok(Value::Record(Rc::new(results)))
     }
@@ -128,14 +130,14 @@ impl Elab {
     fn mean_loss(&mut self, loss: &Value, axis: Dim, span: Span) -> Res<Value> {
         if !is_tensor(loss) && !loss.is_poison() {
             let message = format!("the loss is a float for each token or one for the sequence, not {}", loss.kind());
-            return fail("no-loss", span, message, "this model");
+            return fail("no-loss", span, message, "returned here");
         }
         let t = self.tensor(loss, span)?;
         let ty = self.ty(t);
         let per_token = ty.dims == [axis];
         if !ty.dtype.is_float() || !(per_token || ty.rank() == 0) {
             let message = format!("the loss is a float for each token or one for the sequence, not {}", self.show(&ty));
-            return fail("no-loss", span, message, "this model");
+            return fail("no-loss", span, message, "returned here");
         }
         let mut b = self.build(span)?;
         let v = if per_token { b.reduce(ReduceKind::Mean, t.v, &[0], DType::F32) } else { b.cast(t.v, DType::F32) };
@@ -147,7 +149,7 @@ impl Elab {
         let ty = self.ty(t);
         if !ty.dtype.is_float() || ty.rank() != 2 || ty.dims[0] != axis {
             let message = format!("logits are floats [T, vocab], not {}", self.show(&ty));
-            return fail("axes", span, message, "this model");
+            return fail("axes", span, message, "returned here");
         }
         Ok(Value::Tensor(t))
     }

@@ -19,10 +19,7 @@ impl Elab {
         }
         let n = self.whole(value, what, span)?;
         if n < 1 {
-            let label = match value {
-                Value::Num(_, Some(Tag::Named(name))) => format!("`{name}` is {n}"),
-                _ => format!("this is {n}"),
-            };
+            let label = self.blame(value);
             return fail("bad-size", span, format!("{what} must be at least 1"), label);
         }
         if n > MAX_SIZE {

@@ -65,6 +65,11 @@ impl Elab {
         let (size, at) = self.sequence_length(&train, &model, span)?;
         let made = self.instantiate_model(&model, &size, at);
         let train_model = self.report(made)?;
+        if self.m.params().next().is_none() {
+            let message = format!("model {} has no parameters", model.name.text);
+            let help = "declare them: `param name: [axes] init …`";
+            return fail_help("no-parameters", model.name.span, message, "nothing to train", help);
+        }
         self.declaring = false;
         self.tables = tables(&self.m, &train_model);
         self.check_used(&train_model)?;
