@@ -18,9 +18,9 @@ const OTHERS: [&str; 3] = ["target", "runs", "data"];
 
 /// Prints every fault and fails if there is one.
 pub fn run(root: &Path) -> Result<()> {
-    cargo(root, &["fmt", "--all", "--check"])?;
     let faults = faults(root)?;
     faults.iter().for_each(|fault| eprintln!("{fault}"));
+    cargo(root, &["fmt", "--all", "--check"])?;
     match faults.len() {
         0 => Ok(()),
         n => bail!("{n} untidy places"),
