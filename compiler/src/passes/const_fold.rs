@@ -10,7 +10,8 @@
 //! **When.** Constants are f64 and the oracle may or may not round them to their dtype, so an operand takes part only if it
 //! is a value of its dtype (0.5 is one of f32, 0.1 is not): then both modes compute the same number, and both would treat it
 //! as they treat the constant that stands for it now. The result is not rounded here. One cast goes further: a constant
-//! goes from f32 to bf16 whenever rounding it twice gives what rounding it once gives.
+//! goes from f32 to bf16 whenever rounding it twice gives what rounding it once gives. Constants of integers and truth
+//! values are brought to one form first.
 //!
 //! **Which.** Functions that IEEE 754 rounds correctly, and those of integers and truth values. Others (`exp`, `pow`, …)
 //! stay: no two libraries agree on their last bit.
@@ -19,11 +20,22 @@ use super::rewrite::{Peephole, Rule, peephole};
 use crate::ir::{BinaryOp, DType, F64, Module, Op, Type, UnaryOp, Value, host};
 
 /// The rules, for those that run them along with others.
-pub const RULES: &[Rule] = &[elementwise];
+pub const RULES: &[Rule] = &[canonical, elementwise];
 
 /// Runs the pass.
 pub fn run(m: &mut Module) -> Result<usize, String> {
     Ok(peephole(m, RULES))
+}
+
+/// A constant of an integer or of a truth value is written as the value that it has: −0 as 0, 1.5 as 1, true as 1.
+fn canonical(p: &mut Peephole, op: &Op, _: &[Value], ty: &Type) -> Option<Value> {
+    let &Op::Const(F64(x)) = op else { return None };
+    let value = match ty.dtype {
+        DType::F32 | DType::BF16 | DType::F16 => x,
+        DType::I32 => f64::from(x as i32),
+        DType::Bool => f64::from(u8::from(x != 0.0)),
+    };
+    (value.to_bits() != x.to_bits()).then(|| p.make(Op::Const(F64(value)), Vec::new(), ty.clone()))
 }
 
 fn elementwise(p: &mut Peephole, op: &Op, args: &[Value], ty: &Type) -> Option<Value> {
@@ -55,8 +67,7 @@ fn value_of((x, dtype): (f64, DType)) -> Option<f64> {
         DType::F32 => x.is_nan() || x as f32 as f64 == x,
         DType::BF16 => x.is_nan() || (x as f32 as f64 == x && (x as f32).to_bits() & 0xffff == 0),
         DType::F16 => x.is_nan() || is_f16(x),
-        DType::I32 => x as i32 as f64 == x,
-        DType::Bool => return Some(f64::from(u8::from(x != 0.0))),
+        DType::I32 | DType::Bool => true,
     };
     is.then_some(x)
 }

@@ -86,6 +86,8 @@ fn positions(values: &[Value], keep: impl Fn(usize) -> bool) -> Vec<Value> {
 /// alive fall away too.
 struct Liveness {
     reached: SecondaryMap<Func, bool>,
+    /// Whose signature stays.
+    pinned: SecondaryMap<Func, bool>,
     values: SecondaryMap<Func, SecondaryMap<Value, bool>>,
     /// Results asked for from outside the function: by position, as two results may be one value.
     results: SecondaryMap<Func, Vec<bool>>,
@@ -95,34 +97,28 @@ struct Liveness {
 impl Liveness {
     fn of(m: &Module) -> Liveness {
         let mut callers: SecondaryMap<Func, Vec<(Func, Node)>> = SecondaryMap::new();
-        let mut pinned: SecondaryMap<Func, bool> = SecondaryMap::new();
         for (func, g) in m.funcs.iter() {
-            if let Some(gradient) = g.gradient {
-                pinned[func] = true;
-                pinned[gradient] = true;
-            }
             for (node, data) in g.nodes.iter() {
-                if let Op::Call { func: callee, kind } = data.op {
+                if let Op::Call { func: callee, .. } = data.op {
                     callers[callee].push((func, node));
-                    pinned[callee] |= kind == CallKind::Fused;
                 }
             }
         }
 
         let mut live = Liveness {
             reached: SecondaryMap::new(),
+            pinned: SecondaryMap::new(),
             values: SecondaryMap::new(),
             results: SecondaryMap::new(),
             work: Vec::new(),
         };
         if m.entries.is_empty() {
             for func in m.funcs.keys() {
-                pinned[func] = true;
-                live.reach(m, func, &pinned);
+                live.pin(m, func);
             }
         }
         for entry in m.entries.values() {
-            live.reach(m, entry.func, &pinned);
+            live.reach(m, entry.func);
             for i in 0..m.funcs[entry.func].results.len() {
                 live.ask(m, entry.func, i);
             }
@@ -144,8 +140,11 @@ impl Liveness {
                 }
                 ValueDef::Result(node, i) => {
                     let data = &m.funcs[func].nodes[node];
-                    if let Op::Call { func: callee, .. } = data.op {
-                        live.reach(m, callee, &pinned);
+                    if let Op::Call { func: callee, kind } = data.op {
+                        match kind {
+                            CallKind::Fused => live.pin(m, callee),
+                            CallKind::Block => live.reach(m, callee),
+                        }
                         live.ask(m, callee, i);
                         for (j, &arg) in data.args.iter().enumerate() {
                             if live.param(callee, &m.funcs[callee], j) {
@@ -174,22 +173,29 @@ impl Liveness {
         self.results[func].get(i).copied().unwrap_or(false)
     }
 
-    fn reach(&mut self, m: &Module, func: Func, pinned: &SecondaryMap<Func, bool>) {
+    fn reach(&mut self, m: &Module, func: Func) {
         if std::mem::replace(&mut self.reached[func], true) {
             return;
         }
         let g = &m.funcs[func];
         self.results[func] = vec![false; g.results.len()];
-        if pinned[func] {
-            for i in 0..g.results.len() {
-                self.ask(m, func, i);
-            }
-            for &p in &g.params {
-                self.mark(func, p);
-            }
-        }
         if let Some(gradient) = g.gradient {
-            self.reach(m, gradient, pinned);
+            self.pin(m, func);
+            self.pin(m, gradient);
+        }
+    }
+
+    fn pin(&mut self, m: &Module, func: Func) {
+        self.reach(m, func);
+        if std::mem::replace(&mut self.pinned[func], true) {
+            return;
+        }
+        let g = &m.funcs[func];
+        for i in 0..g.results.len() {
+            self.ask(m, func, i);
+        }
+        for &p in &g.params {
+            self.mark(func, p);
         }
     }
 

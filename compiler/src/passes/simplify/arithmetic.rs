@@ -60,15 +60,10 @@ fn commutes(f: BinaryOp) -> bool {
     matches!(f, BinaryOp::Mul | BinaryOp::Add | BinaryOp::Or | BinaryOp::Xor | BinaryOp::And)
 }
 
-/// `select true, a, b` → a; `select false, a, b` → b; `select c, a, a` → a; each in the dtype of the result.
+/// `select true, a, b` → a; `select false, a, b` → b; each in the dtype of the result.
 pub fn known_choice(p: &mut Peephole, op: &Op, args: &[Value], ty: &Type) -> Option<Value> {
     let (Op::Select, &[condition, a, b]) = (op, args) else { return None };
-    let chosen = match constant(p, condition) {
-        Some(c) if c != 0.0 => a,
-        Some(_) => b,
-        None if a == b => a,
-        None => return None,
-    };
+    let chosen = if constant(p, condition)? != 0.0 { a } else { b };
     Some(in_place_of(p, chosen, ty))
 }
 

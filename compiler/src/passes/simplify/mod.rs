@@ -9,7 +9,7 @@
 //! v4: f32[T] = mul v1, v3
 //! ```
 //!
-//! The rules, operands first: `arithmetic` (casts, neutral elements, choices that are known, scalars that are repeated for
+//! The rules, operands first: those of `const_fold`, as each kind makes work for the other; `arithmetic` (casts, neutral elements, choices that are known, scalars that are repeated for
 //! an elementwise operation), `layout` (moves that do nothing, moves of moves, moves of repeated scalars), `contraction`
 //! (a transposed operand of a dot). Operands that lose their last use stay for `dce`.
 
@@ -17,10 +17,11 @@ mod arithmetic;
 mod contraction;
 mod layout;
 
+use super::const_fold;
 use super::rewrite::{Rule, peephole};
 use crate::ir::Module;
 
-/// The rules in the order in which they are tried.
+/// The rules in the order in which they are tried, after those of `const_fold`.
 const RULES: &[Rule] = &[
     arithmetic::cast_of_cast,
     arithmetic::double_negation,
@@ -40,5 +41,5 @@ const RULES: &[Rule] = &[
 
 /// Runs the pass.
 pub fn run(m: &mut Module) -> Result<usize, String> {
-    Ok(peephole(m, RULES))
+    Ok(peephole(m, &[const_fold::RULES, RULES].concat()))
 }
