@@ -451,7 +451,7 @@ impl<'i> Builder<'i> {
     fn selector(&self, node: Node<'i>) -> Selector {
         let mut parts = Parts::of(node);
         let first = self.path(parts.take());
-        let under = parts.take_if(Rule::path).map(|path| self.path(path));
+        let under = parts.take_if(Rule::group).map(|path| self.path(path));
         let is_kind = SELECTOR_KINDS.contains(&first.text.as_str());
         if under.is_some() && !is_kind {
             self.report(

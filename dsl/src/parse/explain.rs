@@ -255,7 +255,7 @@ impl<'a> Failure<'a> {
 
     /// A reserved word where only a name can stand.
     fn reserved_name(&self) -> Option<Diagnostic> {
-        let wants_name = [Rule::name, Rule::pattern, Rule::path].iter().any(|rule| self.expects(*rule));
+        let wants_name = [Rule::name, Rule::pattern, Rule::path, Rule::group].iter().any(|rule| self.expects(*rule));
         let wants_value = self.expects(Rule::expr) || self.expects(Rule::number);
         let word = self.found();
         (wants_name && !wants_value && words::RESERVED.contains(&word) && !self.on_new_line()).then(|| {

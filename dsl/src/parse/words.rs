@@ -79,7 +79,7 @@ pub(super) fn name_of(rule: Rule) -> Option<&'static str> {
         brk => "the end of the line",
         EOI => "the end of the file",
         name | word => "a name",
-        path | selector => "a dotted name",
+        path | group | selector => "a dotted name",
         pattern | pattern_list | pattern_tuple | ignore => "a name",
         string => "a string",
         number => "a number",
