@@ -294,7 +294,7 @@ fn zeros_and_infinities_tell() {
         b.g.result("", y);
     }
     let func: Func = m.funcs.push(g);
-    let args = vec![Tensor::floats(&[5], vec![-0.0, 0.0, f64::NAN, f64::INFINITY, -1.0]).expect("five")];
+    let args = vec![Tensor::floats([5], vec![-0.0, 0.0, f64::NAN, f64::INFINITY, -1.0]).expect("five")];
     let case = Case { module: m, func, args, seed: 0 };
     same(&case, &case.module, &cleaned(&case.module), "clean-up").expect("the same");
 }
