@@ -4,6 +4,7 @@
 //! that in SVG the boxes of an opened call carry its name.
 
 use std::fmt::Write;
+use std::panic::AssertUnwindSafe;
 
 use layout::backends::svg::SVGWriter;
 use layout::core::base::Orientation;
@@ -19,8 +20,11 @@ use super::picture::{Picture, Role};
 
 pub use super::picture::DotOptions;
 
-/// The most boxes that the layout library is given: beyond that it takes minutes, and nobody reads the drawing.
-pub const SVG_LIMIT: usize = 600;
+/// The most boxes that the layout library is given: beyond that it takes minutes or gives up. Graphviz takes more.
+pub const SVG_LIMIT: usize = 200;
+
+/// Levels that an edge of an SVG may pass.
+const LONG_EDGE: usize = 6;
 
 /// Why there is no drawing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +42,12 @@ pub enum DrawError {
     TooLarge {
         /// Boxes that it would have.
         boxes: usize,
+    },
+    /// The layout library gave up.
+    #[error("the layout library found no places for the boxes of `{name}`: let Graphviz draw the DOT form")]
+    Layout {
+        /// The function's name.
+        name: String,
     },
 }
 
@@ -82,13 +92,14 @@ fn cluster(out: &mut String, picture: &Picture, inside: Option<usize>, depth: us
 pub fn to_svg(m: &Module, func: Func, options: &DotOptions) -> Result<String, DrawError> {
     // One size throughout: the library writes the styles of several in an order that changes from run to run.
     const FONT: usize = 15;
-    let picture = Picture::of(m, func, options);
+    let mut picture = Picture::of(m, func, options);
     if picture.vertices.is_empty() {
         return Err(DrawError::Empty { name: m.funcs[func].name.clone() });
     }
     if picture.vertices.len() > SVG_LIMIT {
         return Err(DrawError::TooLarge { boxes: picture.vertices.len() });
     }
+    name_long_edges(&mut picture);
     let mut graph = VisualGraph::new(Orientation::TopToBottom);
     let mut handles = Vec::new();
     for vertex in &picture.vertices {
@@ -109,9 +120,33 @@ pub fn to_svg(m: &Module, func: Func, options: &DotOptions) -> Result<String, Dr
         let arrow = Arrow { text: edge.label.clone(), look: style, ..Arrow::default() };
         graph.add_edge(arrow, handles[edge.from], handles[edge.to]);
     }
-    let mut writer = SVGWriter::new();
-    graph.do_it(false, false, false, &mut writer);
-    Ok(writer.finalize())
+    // The library asserts what rounding may break in a large drawing.
+    let drawn = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut writer = SVGWriter::new();
+        graph.do_it(false, false, false, &mut writer);
+        writer.finalize()
+    }));
+    drawn.map_err(|_| DrawError::Layout { name: m.funcs[func].name.clone() })
+}
+
+/// The layout library bends an edge at every level that it passes, and its time grows with the square of all bends: an
+/// edge over many levels becomes a line of text in the box where it ends.
+fn name_long_edges(picture: &mut Picture) {
+    let mut level = vec![0; picture.vertices.len()];
+    // Edges stand in the order of the boxes where they end, and lead from earlier boxes to later ones.
+    for edge in &picture.edges {
+        level[edge.to] = level[edge.to].max(level[edge.from] + 1);
+    }
+    let vertices = &mut picture.vertices;
+    picture.edges.retain(|edge| {
+        let short = level[edge.to] - level[edge.from] <= LONG_EDGE;
+        if !short {
+            let from: Vec<&str> = vertices[edge.from].lines.iter().take(2).map(String::as_str).collect();
+            let line = format!("from {}", from.join(" "));
+            vertices[edge.to].lines.push(line);
+        }
+        short
+    });
 }
 
 fn color(role: Role) -> &'static str {

@@ -100,7 +100,30 @@ impl Picture {
             painter.vertex(lines, Role::Output, None, &[(source, g.ty(value))]);
         }
         painter.picture.name_shared_values(&painter.names);
+        painter.picture.join_parallel_edges();
         painter.picture
+    }
+
+    /// One arrow from a box to another, however many values it brings.
+    fn join_parallel_edges(&mut self) {
+        let mut arrows: BTreeMap<(usize, usize), Vec<Edge>> = BTreeMap::new();
+        for edge in self.edges.drain(..) {
+            let values = arrows.entry((edge.to, edge.from)).or_default();
+            if values.iter().all(|other| other.result != edge.result) {
+                values.push(edge);
+            }
+        }
+        self.edges = arrows
+            .into_values()
+            .filter_map(|mut values| {
+                let label = match values.as_slice() {
+                    [a] => a.label.clone(),
+                    [a, b] => format!("{}\n{}", a.label, b.label),
+                    many => format!("{} values", many.len()),
+                };
+                values.pop().map(|edge| Edge { label, ..edge })
+            })
+            .collect();
     }
 
     /// Keeps the first edge of a value that many read, and writes its name where the others ended. `called` says what
