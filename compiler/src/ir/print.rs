@@ -116,7 +116,9 @@ pub fn ty(m: &Module, ty: &Type) -> String {
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && !text.starts_with('.') && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+    !text.is_empty()
+        && !text.starts_with('.')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
 }
 
 fn dim_name(name: &str) -> String {
