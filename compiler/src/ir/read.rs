@@ -468,10 +468,9 @@ impl Attrs<'_> {
             "cross_entropy" => Op::CrossEntropy,
             "cross_entropy_grad" => Op::CrossEntropyGrad,
             "call" => {
-                let kind = match self.word("kind")? {
-                    "block" => CallKind::Block,
-                    "fused" => CallKind::Fused,
-                    other => return self.fail(format!("`{other}` is no kind of call")),
+                let kind = self.word("kind")?;
+                let Some(kind) = CallKind::from_name(kind) else {
+                    return self.fail(format!("`{kind}` is no kind of call"));
                 };
                 Op::Call { func: self.func()?, kind }
             }

@@ -1,0 +1,8 @@
+//! From a module to what a backend executes: kernels in order, and the memory of every tensor.
+//!
+//! `lower` flattens the entries and runs the fusion passes; `kernel` and `rows` say what a launch runs; `plan` says
+//! where tensors lie. The same schedule serves every backend.
+
+pub mod kernel;
+pub mod plan;
+pub mod rows;
