@@ -45,6 +45,8 @@ pub struct BufferData {
 /// A tensor, row-major, in a buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
+    /// The tensor that is expected there, numbered within the entry: what the verifier follows.
+    pub value: u32,
     /// Where.
     pub buffer: Buffer,
     /// Bytes from the buffer's start.

@@ -60,8 +60,9 @@ pub enum Src {
     Const(F64),
 }
 
-/// One instruction. `dst` is never one of the sources.
+/// One instruction. `dst` is never one of the sources. A float source of an f32 register may be a constant of any dtype.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the fields are the letters of each formula; `len` is the number of elements of a row")]
 pub enum Instr {
     /// dst\[i\] = operand\[access(i)\], converted to the register's kind without loss.
     Load { dst: Reg, operand: usize, access: Access },
@@ -93,7 +94,8 @@ pub enum Instr {
     LayerNormGrad { dst: Reg, x: Reg, dy: Reg, len: usize, eps: f64 },
     /// Rotary embedding of each row of `len` (even), split halves; `position` is an i32 register, the same along a row.
     Rope { dst: Reg, a: Reg, position: Reg, len: usize, base: f64, inverse: bool },
-    /// result\[access(i)\] = a, rounded to the result's dtype. `Full`, or `Row`, which takes the first of each row.
+    /// result\[access(i)\] = a, rounded to the result's dtype. `Full`; `Row`, which takes the first of each row; or `Scalar`,
+    /// which takes the first element of the space.
     Store { result: usize, a: Src, access: Access },
     /// Folds all elements of the space into a result of one element.
     Total { result: usize, kind: ReduceKind, a: Src },
