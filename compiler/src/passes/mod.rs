@@ -46,6 +46,16 @@ pub const CASTS: &[Pass] = &[Pass { name: "place_casts", run: place_casts::run, 
 pub const HOIST: &[Pass] =
     &[Pass { name: "shadow", run: shadow::run, reaches: None }, Pass { name: "dce", run: dce::run, reaches: None }];
 
+/// Every entry without calls: what fusion starts from.
+pub const FLATTEN: &[Pass] = &[
+    Pass { name: "inline", run: inline::blocks, reaches: None },
+    Pass { name: "unfuse", run: inline::fused, reaches: None },
+    Pass { name: "dce", run: dce::run, reaches: None },
+];
+
+/// Outlines what one kernel computes.
+pub const FUSE: &[Pass] = &[];
+
 /// Why a list of passes stopped: a fault of the compiler, never of a model file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PassError {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
-use crate::ir::{DType, Graph, Module, Node, NodeData, Op, ReduceKind, Type, Value};
+use crate::ir::{DType, F64, Graph, Module, Node, NodeData, Op, ReduceKind, Type, Value};
 
 /// Why a graph is no row program: a reason for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,6 +234,11 @@ impl Compiler<'_> {
         let data = &self.g.nodes[node];
         let args = &data.args;
         let instr = match &data.op {
+            Op::Const(c) if ty.dtype == DType::F32 => return Ok(Src::Const(F64(f64::from(c.0 as f32)))),
+            Op::Const(c) if ty.dtype.is_float() => {
+                let (a, from) = (Src::Const(*c), DType::F32);
+                Instr::Cast { dst: self.new_reg(kind), a, from, to: ty.dtype }
+            }
             Op::Const(c) => return Ok(Src::Const(*c)),
             Op::Reshape => return self.value(args[0], spread),
             Op::Broadcast { axes } => {

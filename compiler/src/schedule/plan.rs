@@ -60,7 +60,7 @@ pub struct View {
 pub enum Operand {
     /// A tensor.
     View(View),
-    /// A number of rank 0, rounded to its dtype.
+    /// A number of rank 0, to be rounded to its dtype.
     Const(f64, crate::ir::DType),
 }
 
@@ -90,6 +90,8 @@ pub struct EntryPlan {
     pub launches: Vec<Launch>,
     /// What the host gets when all have run, by name.
     pub outputs: Vec<(String, View)>,
+    /// The tensor that each slot which the entry writes holds then.
+    pub slots: Vec<(Slot, u32)>,
     /// Bytes of the arena that it uses.
     pub arena: usize,
 }
