@@ -18,6 +18,20 @@ pub enum Kernel {
     Copy,
 }
 
+impl Kernel {
+    /// The kind of kernel, for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kernel::Rows(_) => "rows",
+            Kernel::Dot(DotKernel { symmetric: false, .. }) => "dot",
+            Kernel::Dot(DotKernel { symmetric: true, .. }) => "symmetric_dot",
+            Kernel::Loss(_) => "loss",
+            Kernel::Op(op) => op.name(),
+            Kernel::Copy => "copy",
+        }
+    }
+}
+
 /// How an operand of a product lies in memory, in elements: element (b, i, k) at b·batch + i·row + k·inner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
