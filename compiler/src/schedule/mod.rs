@@ -8,6 +8,7 @@
 pub mod alias;
 mod build;
 pub mod cluster;
+pub mod cost;
 pub mod kernel;
 mod loss;
 mod matmul;
