@@ -61,7 +61,7 @@ pub fn fused(m: &Module, g: &Graph) -> Result<Loss, Unsupported> {
             None => (None, None),
         };
         made += dx.is_some() as usize + dw.is_some() as usize;
-        let dy = 3 + param(g, g.nodes[node].args[2])?;
+        let dy = 3 + param(g, number(g, g.nodes[node].args[2]))?;
         kernel.gradient = Some(LossGradient { dy, program, dx, dw, accumulate });
     }
     if made != g.results.len() {
@@ -95,6 +95,14 @@ fn behind_reshapes(g: &Graph, mut value: Value) -> Value {
         value = g.nodes[node].args[0];
     }
     value
+}
+
+/// The number that a value repeats, if it is one.
+fn number(g: &Graph, value: Value) -> Value {
+    match g.def_node(value).map(|node| &g.nodes[node]) {
+        Some(NodeData { op: Op::Broadcast { axes }, args, .. }) if axes.is_empty() => args[0],
+        _ => value,
+    }
 }
 
 /// The result that shows a value.

@@ -14,6 +14,7 @@ mod loss;
 mod matmul;
 mod memory;
 pub mod plan;
+pub mod print;
 pub mod rows;
 pub mod verify;
 
