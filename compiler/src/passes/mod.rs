@@ -14,6 +14,7 @@ pub mod batch;
 pub mod const_fold;
 pub mod cse;
 pub mod dce;
+pub mod fuse;
 pub mod inline;
 pub mod place_casts;
 pub mod rewrite;
@@ -54,7 +55,10 @@ pub const FLATTEN: &[Pass] = &[
 ];
 
 /// Outlines what one kernel computes.
-pub const FUSE: &[Pass] = &[];
+pub const FUSE: &[Pass] = &[
+    Pass { name: "fuse_dot", run: fuse::dot::run, reaches: None },
+    Pass { name: "fuse_rows", run: fuse::rows::run, reaches: None },
+];
 
 /// Why a list of passes stopped: a fault of the compiler, never of a model file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
