@@ -15,7 +15,7 @@ use proptest::prelude::*;
 const SEEDS: [&str; 4] = ["models/gpt2.mng", "models/gpt2-classic.mng", "models/gpt2-1.5b.mng", "tests/files/base.mng"];
 
 /// Words that mutations put in: names and numbers from everywhere in the language.
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 54] = [
     "0",
     "1",
     "-1",
@@ -64,6 +64,12 @@ const WORDS: [&str; 48] = [
     "gradients",
     "normal(0, 1)",
     "muon",
+    "sum([step for _ in 0..100000])",
+    "for _ in 0..60 { x = x + x }",
+    "for _ in 0..60 { decay = decay * decay }",
+    "min(step, step, step)",
+    "for i in 0..100000 { let x = step + i }",
+    "var decay = step * 1e-3\nfor _ in 0..60 { decay = decay + decay }\nlet lr = decay\n",
 ];
 
 /// A text in words, spaces and signs.

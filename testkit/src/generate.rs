@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mngc_compiler::ir::{
     BinaryOp, Builder, CompareOp, DType, DimRole, Entry, EntryKey, EntryKind, F64, Func, Graph, HostBinary, HostExpr,
-    HostUnary, Input, Module, Output, ScalarData, Slot, SlotData, SlotRole, Type, Value, ValueDef, print,
+    HostKind, HostUnary, Input, Module, Output, ScalarData, Slot, SlotData, SlotRole, Type, Value, ValueDef, print,
 };
 use mngc_runtime::{Context, Result, Tensor, evaluate};
 use proptest::prelude::*;
@@ -293,12 +293,12 @@ fn slot(m: &mut Module, ty: Type, tape: &mut Tape) -> Slot {
 
 fn host(tape: &mut Tape, depth: usize) -> Arc<HostExpr> {
     let kinds = if depth == 0 { 2 } else { 6 };
-    Arc::new(match tape.pick(kinds) {
-        0 => HostExpr::Num(F64(tape.of(&[0.1, -2.0, 1e-30, 3.0, f64::INFINITY]))),
-        1 => HostExpr::Step,
-        2 => HostExpr::Unary(tape.of(HostUnary::ALL), host(tape, depth - 1)),
-        3 => HostExpr::Binary(tape.of(HostBinary::ALL), host(tape, depth - 1), host(tape, depth - 1)),
-        4 => HostExpr::Compare(tape.of(CompareOp::ALL), host(tape, depth - 1), host(tape, depth - 1)),
-        _ => HostExpr::Select(host(tape, depth - 1), host(tape, depth - 1), host(tape, depth - 1)),
+    HostExpr::new(match tape.pick(kinds) {
+        0 => HostKind::Num(F64(tape.of(&[0.1, -2.0, 1e-30, 3.0, f64::INFINITY]))),
+        1 => HostKind::Step,
+        2 => HostKind::Unary(tape.of(HostUnary::ALL), host(tape, depth - 1)),
+        3 => HostKind::Binary(tape.of(HostBinary::ALL), host(tape, depth - 1), host(tape, depth - 1)),
+        4 => HostKind::Compare(tape.of(CompareOp::ALL), host(tape, depth - 1), host(tape, depth - 1)),
+        _ => HostKind::Select(host(tape, depth - 1), host(tape, depth - 1), host(tape, depth - 1)),
     })
 }

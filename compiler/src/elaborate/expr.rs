@@ -12,7 +12,8 @@ use ast::ExprKind;
 impl Elab {
     /// The value of an expression.
     pub fn eval(&mut self, e: &ast::Expr) -> Res<Value> {
-        self.deeper(e.span, |s| s.eval_kind(e))
+        let value = self.deeper(e.span, |s| s.eval_kind(e))?;
+        self.small(value, e.span)
     }
 
     fn eval_kind(&mut self, e: &ast::Expr) -> Res<Value> {

@@ -136,8 +136,8 @@ impl Elab {
 
     /// A host number as a rank-0 f32.
     pub fn scalar(&mut self, expr: &Arc<HostExpr>, span: Span) -> Res<ir::Value> {
-        if let HostExpr::Num(x) = **expr {
-            return Ok(self.build(span)?.constant(x.0, DType::F32));
+        if let Some(x) = expr.constant() {
+            return Ok(self.build(span)?.constant(x, DType::F32));
         }
         self.outside(Source::Scalar(expr.clone()), "scalar", Type::scalar(DType::F32), span)
     }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use mngc_dsl::Span;
+use mngc_dsl::{Diagnostic, Span};
 
 use super::value::Value;
 use super::{Elab, Res, fail};
-use crate::ir::{CompareOp, HostBinary, HostExpr, HostUnary};
+use crate::ir::host::{MAX_DEPTH, MAX_NODES};
+use crate::ir::{CompareOp, HostBinary, HostExpr, HostKind, HostUnary};
 
 /// A number as a host expression; none for what is no number.
 pub(crate) fn host(value: &Value) -> Option<Arc<HostExpr>> {
@@ -18,46 +19,67 @@ pub(crate) fn host(value: &Value) -> Option<Arc<HostExpr>> {
 }
 
 /// A host expression as a value: a number where it does not depend on the step.
-fn folded(e: HostExpr) -> Value {
-    match e {
-        HostExpr::Num(x) => Value::num(x.0),
-        other => Value::Host(Arc::new(other)),
+fn folded(kind: HostKind) -> Value {
+    match kind {
+        HostKind::Num(x) => Value::num(x.0),
+        other => Value::Host(HostExpr::new(other)),
     }
 }
 
 /// f(a).
 pub(crate) fn unary(op: HostUnary, a: &Arc<HostExpr>) -> Value {
-    match **a {
-        HostExpr::Num(x) => Value::num(op.apply(x.0)),
-        _ => folded(HostExpr::Unary(op, a.clone())),
+    match a.constant() {
+        Some(x) => Value::num(op.apply(x)),
+        None => folded(HostKind::Unary(op, a.clone())),
     }
 }
 
 /// f(a, b).
 pub(crate) fn binary(op: HostBinary, a: &Arc<HostExpr>, b: &Arc<HostExpr>) -> Value {
-    match (&**a, &**b) {
-        (HostExpr::Num(x), HostExpr::Num(y)) => Value::num(op.apply(x.0, y.0)),
-        _ => folded(HostExpr::Binary(op, a.clone(), b.clone())),
+    match (a.constant(), b.constant()) {
+        (Some(x), Some(y)) => Value::num(op.apply(x, y)),
+        _ => folded(HostKind::Binary(op, a.clone(), b.clone())),
     }
 }
 
 /// a ? b.
 pub(crate) fn compare(op: CompareOp, a: &Arc<HostExpr>, b: &Arc<HostExpr>) -> Value {
-    match (&**a, &**b) {
-        (HostExpr::Num(x), HostExpr::Num(y)) => Value::Bool(crate::ir::host::compare(op, x.0, y.0)),
-        _ => folded(HostExpr::Compare(op, a.clone(), b.clone())),
+    match (a.constant(), b.constant()) {
+        (Some(x), Some(y)) => Value::Bool(crate::ir::host::compare(op, x, y)),
+        _ => folded(HostKind::Compare(op, a.clone(), b.clone())),
     }
 }
 
 /// c ? a : b on numbers.
 pub(crate) fn select(c: &Arc<HostExpr>, a: &Arc<HostExpr>, b: &Arc<HostExpr>) -> Value {
-    match **c {
-        HostExpr::Num(x) => folded(HostExpr::clone(if x.0 != 0.0 { a } else { b })),
-        _ => folded(HostExpr::Select(c.clone(), a.clone(), b.clone())),
+    match c.constant() {
+        Some(x) => folded(if x != 0.0 { a } else { b }.kind().clone()),
+        None => folded(HostKind::Select(c.clone(), a.clone(), b.clone())),
     }
 }
 
 impl Elab {
+    /// A value, unless it is a number by the step that takes absurdly long to compute. Whoever makes a chain of numbers asks
+    /// after each; expressions do.
+    pub fn small(&self, value: Value, span: Span) -> Res<Value> {
+        match &value {
+            Value::Host(e) if !e.is_small() => {
+                let d = Diagnostic::error(
+                    "absurd-size",
+                    span,
+                    "this number takes too many operations in every step",
+                    match e.nodes() > MAX_NODES {
+                        true => format!("over {MAX_NODES} operations on `step`"),
+                        false => format!("over {MAX_DEPTH} operations inside each other"),
+                    },
+                );
+                let help = "say it as a short formula of `step`; a loop that uses a value twice doubles it each time";
+                Err(d.help(help).into())
+            }
+            _ => Ok(value),
+        }
+    }
+
     /// `trapezoid(step, steps, warmup, warmdown)` = min(1, (step + 1)/warmup, (steps − step)/warmdown); a length of 0 means
     /// that there is no such part.
     pub fn trapezoid(&mut self, v: [&Value; 4], span: Span) -> Res<Value> {

@@ -8,7 +8,7 @@ use super::builtins::{self, BUILTINS};
 use super::suggest::suggestion;
 use super::value::{Binding, Kind, Tag, Template, Value};
 use super::{Const, Elab, Fail, Res, fail, fail_help};
-use crate::ir::HostExpr;
+use crate::ir::{HostExpr, HostKind};
 use std::rc::Rc;
 
 /// Names of one `{ }`.
@@ -63,7 +63,7 @@ impl Elab {
         }
         if name == "step" {
             if self.step {
-                return Ok(Some(Value::Host(std::sync::Arc::new(HostExpr::Step))));
+                return Ok(Some(Value::Host(HostExpr::new(HostKind::Step))));
             }
             return fail_help(
                 "step-here",

@@ -5,8 +5,24 @@ use std::sync::Arc;
 use super::op::{CompareOp, F64};
 
 /// A number known once the step is: computed in f64 on the host before each step.
+///
+/// Parts may be shared, but count as often as they stand: a walk takes [`HostExpr::nodes`] steps and goes
+/// [`HostExpr::depth`] deep. Programs keep both within [`MAX_NODES`] and [`MAX_DEPTH`], so that every walk is short.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostExpr {
+pub struct HostExpr {
+    kind: HostKind,
+    nodes: usize,
+    depth: usize,
+}
+
+/// Operations of one host scalar.
+pub const MAX_NODES: usize = 4096;
+/// Operations inside each other of one host scalar.
+pub const MAX_DEPTH: usize = 1000;
+
+/// What a [`HostExpr`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostKind {
     /// A constant.
     Num(F64),
     /// The index of the step, from 0.
@@ -81,20 +97,53 @@ host_ops! {
 }
 
 impl HostExpr {
+    /// An expression.
+    pub fn new(kind: HostKind) -> Arc<HostExpr> {
+        let parts: &[&Arc<HostExpr>] = match &kind {
+            HostKind::Num(_) | HostKind::Step => &[],
+            HostKind::Unary(_, x) => &[x],
+            HostKind::Binary(_, a, b) | HostKind::Compare(_, a, b) => &[a, b],
+            HostKind::Select(c, a, b) => &[c, a, b],
+        };
+        let nodes = parts.iter().fold(1usize, |n, part| n.saturating_add(part.nodes));
+        let depth = 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0);
+        Arc::new(HostExpr { kind, nodes, depth })
+    }
+
     /// A constant.
     pub fn num(value: f64) -> Arc<HostExpr> {
-        Arc::new(HostExpr::Num(F64(value)))
+        HostExpr::new(HostKind::Num(F64(value)))
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> &HostKind {
+        &self.kind
+    }
+
+    /// Operations, constants and `step`s of the whole expression, each counted as often as it stands in it; saturates.
+    pub fn nodes(&self) -> usize {
+        self.nodes
+    }
+
+    /// Operations inside each other, the innermost constant or `step` included.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Whether a program may hold it.
+    pub fn is_small(&self) -> bool {
+        self.nodes <= MAX_NODES && self.depth <= MAX_DEPTH
     }
 
     /// Its value at a step.
     pub fn eval(&self, step: u64) -> f64 {
-        match self {
-            HostExpr::Num(value) => value.0,
-            HostExpr::Step => step as f64,
-            HostExpr::Unary(op, x) => op.apply(x.eval(step)),
-            HostExpr::Binary(op, a, b) => op.apply(a.eval(step), b.eval(step)),
-            HostExpr::Compare(op, a, b) => compare(*op, a.eval(step), b.eval(step)) as u8 as f64,
-            HostExpr::Select(c, a, b) => {
+        match &self.kind {
+            HostKind::Num(value) => value.0,
+            HostKind::Step => step as f64,
+            HostKind::Unary(op, x) => op.apply(x.eval(step)),
+            HostKind::Binary(op, a, b) => op.apply(a.eval(step), b.eval(step)),
+            HostKind::Compare(op, a, b) => compare(*op, a.eval(step), b.eval(step)) as u8 as f64,
+            HostKind::Select(c, a, b) => {
                 if c.eval(step) != 0.0 {
                     a.eval(step)
                 } else {
@@ -106,8 +155,8 @@ impl HostExpr {
 
     /// The value when it does not depend on the step.
     pub fn constant(&self) -> Option<f64> {
-        match self {
-            HostExpr::Num(value) => Some(value.0),
+        match self.kind {
+            HostKind::Num(value) => Some(value.0),
             _ => None,
         }
     }

@@ -21,7 +21,7 @@ pub use graph::{
     Entry, EntryKey, EntryKind, Graph, Input, Module, NodeData, Output, ScalarData, SlotData, SlotRole, ValueData,
     ValueDef,
 };
-pub use host::{HostBinary, HostExpr, HostUnary};
+pub use host::{HostBinary, HostExpr, HostKind, HostUnary};
 pub use op::{AttentionMask, BinaryOp, CallKind, CompareOp, Distribution, F64, Fusion, Op, ReduceKind, UnaryOp};
 pub use types::{DType, DimData, DimRole, Dims, Type};
 pub use typing::Stage;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::entities::Func;
 use super::graph::{Entry, Graph, Input, Module, NodeData, Output, SlotRole};
-use super::host::HostExpr;
+use super::host::{HostExpr, HostKind};
 use super::op::{AttentionMask, Distribution, Op};
 use super::types::{DimRole, Type};
 
@@ -132,13 +132,13 @@ pub fn quote(text: &str) -> String {
 
 /// A host expression as an s-expression.
 pub fn host(e: &HostExpr) -> String {
-    match e {
-        HostExpr::Num(v) => v.to_string(),
-        HostExpr::Step => "step".to_string(),
-        HostExpr::Unary(op, x) => format!("({} {})", op.name(), host(x)),
-        HostExpr::Binary(op, a, b) => format!("({} {} {})", op.name(), host(a), host(b)),
-        HostExpr::Compare(op, a, b) => format!("({} {} {})", op.name(), host(a), host(b)),
-        HostExpr::Select(c, a, b) => format!("(select {} {} {})", host(c), host(a), host(b)),
+    match e.kind() {
+        HostKind::Num(v) => v.to_string(),
+        HostKind::Step => "step".to_string(),
+        HostKind::Unary(op, x) => format!("({} {})", op.name(), host(x)),
+        HostKind::Binary(op, a, b) => format!("({} {} {})", op.name(), host(a), host(b)),
+        HostKind::Compare(op, a, b) => format!("({} {} {})", op.name(), host(a), host(b)),
+        HostKind::Select(c, a, b) => format!("(select {} {} {})", host(c), host(a), host(b)),
     }
 }
 

@@ -7,7 +7,7 @@ use cranelift_entity::EntityRef;
 
 use super::entities::{Func, Scalar, Slot, Value};
 use super::graph::{Entry, EntryKey, EntryKind, Graph, Input, Module, Output, ScalarData, SlotData, SlotRole};
-use super::host::{HostBinary, HostExpr, HostUnary};
+use super::host::{self, HostBinary, HostExpr, HostKind, HostUnary};
 use super::lex::{Token, tokenize};
 use super::op::{AttentionMask, BinaryOp, CallKind, CompareOp, Distribution, F64, Op, ReduceKind, UnaryOp};
 use super::types::{DType, DimRole, Type};
@@ -215,18 +215,21 @@ impl Reader {
         let name = self.string()?;
         self.sym('=')?;
         let expr = self.host(0)?;
+        if !expr.is_small() {
+            return self.fail("the expression is too large");
+        }
         self.m.scalars.push(ScalarData { name, expr });
         Ok(())
     }
 
     fn host(&mut self, depth: usize) -> Result<Arc<HostExpr>> {
-        if depth > 200 {
+        if depth > host::MAX_DEPTH {
             return self.fail("the expression is nested too deeply");
         }
         if !self.is('(') {
             let word = self.any_word()?;
             if word == "step" {
-                return Ok(Arc::new(HostExpr::Step));
+                return Ok(HostExpr::new(HostKind::Step));
             }
             return match word.parse::<f64>() {
                 Ok(v) => Ok(HostExpr::num(v)),
@@ -239,15 +242,15 @@ impl Reader {
             args.push(self.host(depth + 1)?);
         }
         let expr = match (args.as_slice(), HostUnary::from_name(&op), HostBinary::from_name(&op)) {
-            ([x], Some(f), _) => HostExpr::Unary(f, x.clone()),
-            ([a, b], _, Some(f)) => HostExpr::Binary(f, a.clone(), b.clone()),
-            ([c, a, b], ..) if op == "select" => HostExpr::Select(c.clone(), a.clone(), b.clone()),
+            ([x], Some(f), _) => HostKind::Unary(f, x.clone()),
+            ([a, b], _, Some(f)) => HostKind::Binary(f, a.clone(), b.clone()),
+            ([c, a, b], ..) if op == "select" => HostKind::Select(c.clone(), a.clone(), b.clone()),
             ([a, b], ..) if CompareOp::from_name(&op).is_some() => {
-                HostExpr::Compare(CompareOp::from_name(&op).unwrap_or(CompareOp::Eq), a.clone(), b.clone())
+                HostKind::Compare(CompareOp::from_name(&op).unwrap_or(CompareOp::Eq), a.clone(), b.clone())
             }
             _ => return self.fail(format!("`{op}` of {} numbers is no host function", args.len())),
         };
-        Ok(Arc::new(expr))
+        Ok(HostExpr::new(expr))
     }
 
     fn func(&mut self) -> Result<()> {

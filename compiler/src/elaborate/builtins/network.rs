@@ -15,7 +15,7 @@ impl Elab {
     /// Adds two values elementwise.
     pub fn add(&mut self, a: (Value, Span), b: (Value, Span), span: Span) -> Res<Value> {
         if let (Some(x), Some(y)) = (math::host(&a.0), math::host(&b.0)) {
-            return Ok(math::binary(crate::ir::HostBinary::Add, &x, &y));
+            return self.small(math::binary(crate::ir::HostBinary::Add, &x, &y), span);
         }
         self.elementwise(Elementwise::Binary(BinaryOp::Add), "+", &[a, b], span)
     }

@@ -112,7 +112,7 @@ pub(super) fn extreme(e: &mut Elab, g: Given) -> Res<Value> {
     let mut best = all[0].clone();
     for next in &all[1..] {
         let value = match (math::host(&best.0), math::host(&next.0)) {
-            (Some(x), Some(y)) => math::binary(host, &x, &y),
+            (Some(x), Some(y)) => e.small(math::binary(host, &x, &y), g.span)?,
             _ => {
                 for (value, span) in [&best, next] {
                     if math::host(value).is_none() {
