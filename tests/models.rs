@@ -164,6 +164,74 @@ fn leaking_models_are_refused() {
     assert!(leaks >= 8, "only {leaks} leaking models");
 }
 
+/// What the loss of position t learns to predict, against everything else that it is told: another target there changes
+/// the loss by a difference of two logits of t, which must not depend on later tokens or on any target.
+///
+/// Gives the pairs (t, i) where it does, for a change of token or target i.
+fn losses_reach(program: &Program) -> Vec<(usize, usize)> {
+    let validation = program.recipe.validate.as_ref().expect("a validation");
+    let (n, sequences) = (validation.sequence, validation.micro_sequences);
+    let mut oracle = oracle(program);
+    let mut loss = |tokens: &[i32], targets: &[i32]| {
+        let input = |x: &[i32]| {
+            let mut all = x.to_vec();
+            all.resize(n * sequences, 0);
+            Tensor::ints([sequences, n], all).expect("tokens")
+        };
+        let inputs = BTreeMap::from([("tokens".into(), input(tokens)), ("targets".into(), input(targets))]);
+        let out = oracle.run(EntryKind::Evaluate.into(), &inputs, 0).expect("a loss");
+        out["loss"].item().expect("a number")
+    };
+    let changed = |x: &[i32], i: usize| {
+        let mut other = x.to_vec();
+        other[i] = (x[i] + 1) % 30;
+        other
+    };
+    let (tokens, targets): (Vec<i32>, Vec<i32>) = ((0..n as i32).collect(), (10..10 + n as i32).collect());
+    let mut out = Vec::new();
+    for t in 0..n {
+        let mut learnt = |tokens: &[i32], targets: &[i32]| loss(tokens, targets) - loss(tokens, &changed(targets, t));
+        let expected = learnt(&tokens, &targets);
+        let differs = |x: f64| (x - expected).abs() > 1e-9;
+        for i in 0..n {
+            let of_tokens = i > t && differs(learnt(&changed(&tokens, i), &targets));
+            let of_targets = i != t && differs(learnt(&tokens, &changed(&targets, i)));
+            if of_tokens || of_targets {
+                out.push((t, i));
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn losses_learn_from_the_past() {
+    for (path, settings) in MODELS {
+        let short = [("sequence", "8"), ("batch", "8"), ("validate.tokens", "8")];
+        let program = program(path, &small(settings, &short)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(losses_reach(&program), [], "{path}");
+    }
+}
+
+#[test]
+fn leaking_losses_are_refused() {
+    let mut leaks = 0;
+    for entry in fs::read_dir(root().join("tests/files/wrong")).expect("a folder") {
+        let name = entry.expect("a file").file_name().to_string_lossy().into_owned();
+        if !name.starts_with("loss-leak-") || !name.ends_with(".mng") {
+            continue;
+        }
+        let path = format!("tests/files/wrong/{name}");
+        let refused = program(&path, &CompileOptions::default()).expect_err("a leak");
+        assert!(refused.contains("[causality]") && refused.contains(&name), "{refused}");
+        let options = CompileOptions { allow_leaks: true, ..CompileOptions::default() };
+        let program = program(&path, &options).unwrap_or_else(|e| panic!("{e}"));
+        assert!(!losses_reach(&program).is_empty(), "{name} does not leak");
+        leaks += 1;
+    }
+    assert!(leaks >= 6, "only {leaks} leaking losses");
+}
+
 #[test]
 fn windows_and_lengths() {
     let (path, settings) = MODELS[0];

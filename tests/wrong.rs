@@ -1,5 +1,7 @@
 //! One test a wrong model file: tests/files/wrong/NAME.mng has one mistake, and NAME.diag is what the user reads.
 //!
+//! tests/files/right/NAME.mng looks like one of them and compiles.
+//!
 //! `MNG_BLESS=1 cargo test --test wrong` writes the expected messages anew; read the difference before keeping it.
 
 use std::path::{Path, PathBuf};
@@ -16,10 +18,13 @@ use compile::{Files, draw};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = vec![Trial::test("base is right", || base().map_err(Failed::from))];
-    for file in wrong_files() {
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        trials.push(Trial::test(name, move || wrong(&file)));
+    let mut trials = vec![Trial::test("base is right", || Ok(right(&folder().join("base.mng"))?))];
+    let name = |file: &Path| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    for file in files("right") {
+        trials.push(Trial::test(format!("right/{}", name(&file)), move || Ok(right(&file)?)));
+    }
+    for file in files("wrong") {
+        trials.push(Trial::test(name(&file), move || wrong(&file)));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -28,8 +33,8 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files")
 }
 
-fn wrong_files() -> Vec<PathBuf> {
-    let folder = folder().join("wrong");
+fn files(folder_name: &str) -> Vec<PathBuf> {
+    let folder = folder().join(folder_name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<_> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "mng"));
@@ -45,8 +50,8 @@ fn messages(path: &Path) -> Result<Option<String>, String> {
     Ok(compiled.err().map(|diagnostics| draw(&sources, &diagnostics)))
 }
 
-fn base() -> Result<(), String> {
-    match messages(&folder().join("base.mng"))? {
+fn right(path: &Path) -> Result<(), String> {
+    match messages(path)? {
         None => Ok(()),
         Some(messages) => Err(messages),
     }

@@ -175,9 +175,18 @@ impl<'a> Tracer<'a> {
         if let Some(known) = self.memo.get(&key) {
             return known.clone();
         }
+        let reached = self.values(func, &key.1);
+        let results = &self.module.funcs[func].results;
+        let results: Vec<Option<Reach>> = results.iter().map(|&v| reached[v].clone()).collect();
+        self.memo.insert(key, results.clone());
+        results
+    }
+
+    /// How every value of a function is reached, given how its parameters are.
+    pub fn values(&mut self, func: Func, params: &[Option<Reach>]) -> SecondaryMap<Value, Option<Reach>> {
         let g = &self.module.funcs[func];
         let mut reached: SecondaryMap<Value, Option<Reach>> = SecondaryMap::new();
-        for (&param, reach) in g.params.iter().zip(&key.1) {
+        for (&param, reach) in g.params.iter().zip(params) {
             reached[param] = reach.clone();
         }
         for (node, data) in g.nodes.iter() {
@@ -192,29 +201,12 @@ impl<'a> Tracer<'a> {
                 }
             }
         }
-        let results: Vec<Option<Reach>> = g.results.iter().map(|&v| reached[v].clone()).collect();
-        self.memo.insert(key, results.clone());
-        results
+        reached
     }
 
-    /// The callee sees only that a reach came in by a parameter, so that equal calls are traced once.
     fn call(&mut self, here: (Func, Node), callee: Func, args: Vec<Option<Reach>>) -> Vec<Option<Reach>> {
-        let inside = |(i, arg): (usize, &Option<Reach>)| {
-            arg.clone().map(|r| Reach { origin: r.origin.map(|_| Origin::Param(i)), ..r })
-        };
-        let params = args.iter().enumerate().map(inside).collect();
-        let outside = |reach: Reach| {
-            let origin = match reach.origin {
-                Some(Origin::Param(i)) => args[i].as_ref().and_then(|arg| arg.origin.clone()),
-                Some(Origin::Node(place)) => {
-                    let path = std::iter::once(here).chain(place.path.iter().copied()).collect();
-                    Some(Origin::Node(Arc::new(Place { path, cause: place.cause })))
-                }
-                None => None,
-            };
-            Reach { origin, ..reach }
-        };
-        self.func(callee, params).into_iter().map(|reach| reach.map(outside)).collect()
+        let outside = |reach: Reach| Reach { origin: reach.origin.and_then(|o| o.outside(here, &args)), ..reach };
+        self.func(callee, inside(&args)).into_iter().map(|reach| reach.map(outside)).collect()
     }
 
     fn step(&self, here: (Func, Node), data: &NodeData, args: &[Option<Reach>]) -> Vec<Option<Reach>> {
@@ -236,6 +228,27 @@ impl<'a> Tracer<'a> {
             }
         }
         results
+    }
+}
+
+/// How a callee sees its arguments: it knows only that a reach came in by a parameter, so that equal calls are traced once.
+pub(crate) fn inside(args: &[Option<Reach>]) -> Vec<Option<Reach>> {
+    let inside = |(i, arg): (usize, &Option<Reach>)| {
+        arg.clone().map(|r| Reach { origin: r.origin.map(|_| Origin::Param(i)), ..r })
+    };
+    args.iter().enumerate().map(inside).collect()
+}
+
+impl Origin {
+    /// As the caller sees it, whose call of these arguments stands `here`.
+    pub(crate) fn outside(self, here: (Func, Node), args: &[Option<Reach>]) -> Option<Origin> {
+        match self {
+            Origin::Param(i) => args[i].as_ref().and_then(|arg| arg.origin.clone()),
+            Origin::Node(place) => {
+                let path = std::iter::once(here).chain(place.path.iter().copied()).collect();
+                Some(Origin::Node(Arc::new(Place { path, cause: place.cause })))
+            }
+        }
     }
 }
 

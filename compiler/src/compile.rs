@@ -81,7 +81,14 @@ impl Compiler {
         let mut m = e.module;
         let recipe = self.recipe(&e.recipe, options.micro_sequences)?;
         if !options.allow_leaks {
-            self.timed("causality", |s| s.causality(&m, &e.train_model))?;
+            self.timed("causality", |s| {
+                s.causality(&m, &e.train_model)?;
+                // A file may build another model for another T.
+                match &e.validate_model {
+                    Some(meta) if meta.func != e.train_model.func => s.causality(&m, meta),
+                    _ => Ok(()),
+                }
+            })?;
         }
         // Names of host scalars first, so that a formula which the log shows is shared by kernels.
         let mut logged = Vec::new();
@@ -159,36 +166,42 @@ impl Compiler {
         })
     }
 
-    /// `logits` at a token depend on no later token.
+    /// Logits at a token depend on no later token: those that the model returns, and those that its loss learns from.
     fn causality(&self, m: &Module, meta: &Meta) -> Made<()> {
-        let g = &m.funcs[meta.func];
-        let Some(result) = g.result_names.iter().position(|n| n == "logits") else { return Ok(()) };
-        for (param, source) in meta.sources.iter().enumerate() {
-            let leak = match source {
-                Source::Arg(0) => causality::check(m, meta.func, param, result),
-                // Position t of the targets holds token t + 1.
-                Source::Arg(_) => causality::check_ahead(m, meta.func, param, result, 1),
-                _ => Ok(()),
-            };
-            if let Err(leak) = leak {
-                let span = leak.loc.unwrap_or(Span::new(self.main, 0, 0));
-                if *source != Source::Arg(0) {
-                    let message = "logits depend on `targets`, which they should predict";
-                    let d = Diagnostic::error("causality", span, message, "this is made from targets");
-                    return Err(vec![d.help("logits are made from `tokens`; `targets` belong to the loss")]);
-                }
-                return Err(vec![
-                    Diagnostic::error(
-                        "causality",
-                        span,
-                        "logits at a token depend on later tokens, which they should predict",
-                        format!("this {}", leak.reason),
-                    )
-                    .help("look back only: causal attention, `cumsum`, `shift(x, n)` with n ≥ 0, norms over features"),
-                ]);
+        let place = |i: usize| meta.sources.iter().position(|s| *s == Source::Arg(i));
+        let (tokens, targets) = (place(0), place(1));
+        let names = &m.funcs[meta.func].result_names;
+        if let Some(logits) = names.iter().position(|n| n == "logits") {
+            // Position t of the targets holds token t + 1.
+            for (param, ahead) in [(tokens, 0), (targets, 1)] {
+                let Some(param) = param else { continue };
+                causality::check_ahead(m, meta.func, param, logits, ahead)
+                    .map_err(|leak| vec![self.leak("logits", leak, ahead == 1)])?;
             }
         }
+        let loss = names.iter().position(|n| n == "loss");
+        if let (Some(targets), Some(loss)) = (targets, loss) {
+            causality::check_losses(m, meta.func, tokens, targets, loss).map_err(|found| {
+                let d = self.leak("the logits of this loss", found.leak, found.of_targets);
+                vec![match found.loss {
+                    Some(span) if span != d.labels[0].0 => d.label(span, "this loss"),
+                    _ => d,
+                }]
+            })?;
+        }
         Ok(())
+    }
+
+    fn leak(&self, what: &str, leak: causality::Leak, of_targets: bool) -> Diagnostic {
+        let span = leak.loc.unwrap_or(Span::new(self.main, 0, 0));
+        if of_targets {
+            let message = format!("{what} depend on `targets`, which they should predict");
+            return Diagnostic::error("causality", span, message, "this is made from targets")
+                .help("logits are made from `tokens`; `targets` belong to the loss");
+        }
+        let message = format!("{what} at a token depend on later tokens, which they should predict");
+        Diagnostic::error("causality", span, message, format!("this {}", leak.reason))
+            .help("look back only: causal attention, `cumsum`, `shift(x, n)` with n ≥ 0, norms over features")
     }
 
     /// The model over several sequences: one result `loss`, the sum of their losses divided by `total`.

@@ -173,3 +173,32 @@ pub fn compare(op: CompareOp, a: f64, b: f64) -> bool {
         CompareOp::Ge => a >= b,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_parts_count_as_often_as_they_stand() {
+        let mut e = HostExpr::new(HostKind::Step);
+        for depth in 2..=12 {
+            e = HostExpr::new(HostKind::Binary(HostBinary::Add, e.clone(), e));
+            assert_eq!((e.nodes(), e.depth()), ((1 << depth) - 1, depth));
+        }
+        assert!(e.is_small());
+        let e = HostExpr::new(HostKind::Unary(
+            HostUnary::Neg,
+            HostExpr::new(HostKind::Binary(HostBinary::Add, e.clone(), e)),
+        ));
+        assert!(!e.is_small(), "{} nodes", e.nodes());
+    }
+
+    #[test]
+    fn the_count_saturates() {
+        let mut e = HostExpr::new(HostKind::Step);
+        for _ in 0..100 {
+            e = HostExpr::new(HostKind::Binary(HostBinary::Mul, e.clone(), e));
+        }
+        assert_eq!(e.nodes(), usize::MAX);
+    }
+}
