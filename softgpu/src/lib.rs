@@ -21,5 +21,8 @@ use program::Program;
 /// # Errors
 /// [`LoadError`] with the line, and the kernel, of the first thing that is not PTX or not known.
 pub fn load(ptx: &str) -> Result<Program, LoadError> {
+    if !exec::lanes::fast() {
+        return Err(LoadError::at(1, "this machine has no AVX2 and FMA, which the soft GPU needs"));
+    }
     decode::decode(&ptx::parse(ptx)?)
 }

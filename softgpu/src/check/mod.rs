@@ -179,21 +179,3 @@ impl fmt::Display for Finding {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checks_are_read_by_name() {
-        assert_eq!(Checks::parse("all"), Ok(Checks::ALL));
-        assert_eq!(Checks::parse(""), Ok(Checks::ALL));
-        assert_eq!(Checks::parse("none"), Ok(Checks::NONE));
-        let one = Checks::parse("bounds").unwrap();
-        assert!(one.has(Check::Bounds) && !one.has(Check::Alignment));
-        let but = Checks::parse("-bounds").unwrap();
-        assert!(!but.has(Check::Bounds) && but.has(Check::Limits));
-        assert!(Checks::parse("bound").is_err());
-        assert!(CHECKS.iter().all(|(c, _)| Checks::ALL.has(*c)));
-    }
-}

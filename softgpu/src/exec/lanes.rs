@@ -1,8 +1,8 @@
 //! Turns a scalar function into an operation on the 32 lanes of a warp.
 //!
 //! Each constructor takes a closure without captures and returns a function that reads whole lane vectors, applies the
-//! closure in a loop that the compiler vectorises, and writes the lanes of the mask. Every such function exists twice:
-//! for any x86-64 (or other) machine, and for machines with AVX2 and FMA; the choice is made once, when decoding.
+//! closure in a loop that the compiler vectorises, and writes the lanes of the mask. On x86-64 these functions need AVX2
+//! and FMA ([`fast`] says whether they are there; without them no module is loaded).
 
 use crate::program::{AluFn, Op};
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ impl Lane for f32 {}
 impl Lane for f64 {}
 impl Lane for u128 {}
 
-/// Whether this machine has what the fast copies need.
+/// Whether this machine has what the functions here need.
 pub fn fast() -> bool {
     static FAST: OnceLock<bool> = OnceLock::new();
     *FAST.get_or_init(|| {
@@ -36,7 +36,7 @@ pub fn fast() -> bool {
                 && std::is_x86_feature_detected!("popcnt")
         }
         #[cfg(not(target_arch = "x86_64"))]
-        false
+        true
     })
 }
 
@@ -85,19 +85,11 @@ macro_rules! lanes {
     ($(#[$doc:meta])* $name:ident, $body:ident, <$($t:ident),*>, $f:ident: ($($arg:ty),*) -> $ret:ty) => {
         $(#[$doc])*
         pub fn $name<$($t: Lane,)* $f: Fn($($arg),*) -> $ret + Copy + 'static>(_: $f) -> AluFn {
-            unsafe fn plain<$($t: Lane,)* $f: Fn($($arg),*) -> $ret + Copy + 'static>(r: *mut u8, k: *const u8, o: &Op, m: u32) {
+            #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt"))]
+            unsafe fn run<$($t: Lane,)* $f: Fn($($arg),*) -> $ret + Copy + 'static>(r: *mut u8, k: *const u8, o: &Op, m: u32) {
                 unsafe { $body::<$($t,)* $f>(r, k, o, m) }
             }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-            unsafe fn wide<$($t: Lane,)* $f: Fn($($arg),*) -> $ret + Copy + 'static>(r: *mut u8, k: *const u8, o: &Op, m: u32) {
-                unsafe { $body::<$($t,)* $f>(r, k, o, m) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            if fast() {
-                return wide::<$($t,)* $f>;
-            }
-            plain::<$($t,)* $f>
+            run::<$($t,)* $f>
         }
     };
 }

@@ -62,24 +62,9 @@ struct Tile {
     c: [[f32; 8]; 16],
 }
 
-#[inline(always)]
-fn multiply(t: &mut Tile, k: usize) {
-    for i in 0..16 {
-        let mut acc = t.c[i];
-        for p in 0..k {
-            let x = t.a[p][i];
-            for j in 0..8 {
-                acc[j] = x.mul_add(t.b[p][j], acc[j]);
-            }
-        }
-        t.c[i] = acc;
-    }
-}
-
-/// The loop of [`multiply`] with four rows in flight, for machines with FMA.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_wide(t: &mut Tile, k: usize) {
+/// C += A·B along k, in its order, with four rows in flight.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn multiply(t: &mut Tile, k: usize) {
     for i in (0..16).step_by(4) {
         let mut acc: [[f32; 8]; 4] = [t.c[i], t.c[i + 1], t.c[i + 2], t.c[i + 3]];
         for p in 0..k {
@@ -95,12 +80,8 @@ unsafe fn multiply_wide(t: &mut Tile, k: usize) {
 }
 
 fn product(t: &mut Tile, k: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if super::lanes::fast() {
-        // SAFETY: the machine has AVX2 and FMA.
-        return unsafe { multiply_wide(t, k) };
-    }
-    multiply(t, k)
+    // SAFETY: without AVX2 and FMA no module is loaded.
+    unsafe { multiply(t, k) }
 }
 
 /// How the shape and types of a product stand in `Op::imm`: k, element of A, element of B, 16-bit accumulators.

@@ -91,7 +91,7 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>, LoadError> {
                 while i < s.len() {
                     if word_part(s[i]) {
                         i += 1;
-                    } else if s[i] == b':' && s.get(i + 1) == Some(&b':') && s.get(i + 2).is_some_and(|c| word_start(*c)) {
+                    } else if s[i] == b':' && s.get(i + 1) == Some(&b':') && s.get(i + 2).is_some_and(|c| word_part(*c)) {
                         i += 2;
                     } else {
                         break;
