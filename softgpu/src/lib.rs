@@ -6,6 +6,7 @@ pub mod case;
 pub mod check;
 pub mod decode;
 pub mod device;
+pub mod driver;
 pub mod error;
 pub mod exec;
 pub mod machine;

@@ -1,9 +1,10 @@
 //! A device that is ready to run: memory, loaded modules, launches. The command and the driver interface stand on it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::check::{Check, Checks};
-use crate::device::arena::NoAddressSpace;
+use crate::device::arena::{NoAddressSpace, bytes_of, pack, serial_of};
 use crate::device::memory::{Memory, OutOfMemory, Purpose, Record};
 use crate::device::part::Part;
 use crate::error::LaunchError;
@@ -173,6 +174,33 @@ impl Machine {
         let standing = Standing { first_serial, unordered: &l.unordered };
         let Settings { checks, counting, .. } = self.settings;
         launch(&module.program, kernel, &job, checks, &mut self.memory, standing, counting).map_err(LaunchError::Finding)
+    }
+
+    /// Checks that nothing of `unordered` touched a range in a way that races with this access by `serial`, and
+    /// remembers it. Returns an address and whose access it races with.
+    pub fn touch(&mut self, at: u64, bytes: u64, write: bool, serial: u32, unordered: &[(u32, u32)]) -> Option<(u64, u32)> {
+        let arena = self.memory.arena();
+        let foreign = |word: u64| {
+            let s = serial_of(word);
+            unordered.iter().any(|(lo, hi)| *lo <= s && s < *hi)
+        };
+        let mut word = at & !3;
+        while word < at + bytes {
+            let cut = |a: u64| a.max(word).min(word + 4) - word;
+            let touched = ((1u32 << cut(at + bytes)) - 1) & !((1u32 << cut(at)) - 1);
+            let cell = arena.cell(word);
+            let (w, r) = (cell.writer.load(Relaxed), cell.reader.load(Relaxed));
+            if bytes_of(w) & touched != 0 && foreign(w) {
+                return Some((word, serial_of(w)));
+            }
+            if write && bytes_of(r) & touched != 0 && foreign(r) {
+                return Some((word, serial_of(r)));
+            }
+            let mine = pack(serial, 0xffff, 0, 0, touched, false);
+            if write { cell.writer.store(mine, Relaxed) } else { cell.reader.store(mine, Relaxed) }
+            word += 4;
+        }
+        None
     }
 
     /// Writes host bytes to device memory, outside of any stream.

@@ -10,7 +10,6 @@ pub(crate) type R<T> = Result<T, LoadError>;
 
 /// Bits of [`Draft::writes`], one for each operand field.
 pub(crate) const D: u8 = 1;
-pub(crate) const E: u8 = 16;
 
 /// Most operations of a kernel: inlining must end somewhere.
 const MAX_OPS: usize = 1 << 22;

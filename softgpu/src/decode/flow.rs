@@ -115,7 +115,7 @@ fn post_dominators(blocks: &[Block]) -> Vec<Option<u32>> {
     // Blocks that never reach the exit (endless loops) hang on it as if they did.
     let mut order = Vec::with_capacity(n + 1);
     let mut number = vec![u32::MAX; n + 1];
-    let mut visit = |root: u32, order: &mut Vec<u32>, number: &mut Vec<u32>| {
+    let visit = |root: u32, order: &mut Vec<u32>, number: &mut Vec<u32>| {
         let mut stack = vec![(root, 0usize)];
         number[root as usize] = 0;
         while let Some((v, k)) = stack.pop() {

@@ -80,8 +80,8 @@ table! {
     "cvta" logic::cvta: "cvta{,.to}.{global,shared,shared::cta,local,const,param}.u64 r r";
     "discard" memory::hint: "discard.global.L2 [g] 128";
     "div" arith::div: "div.{u16,u32,u64,s16,s32,s64} r r r" "div.{approx,full,rn,rz,rm,rp}{,.ftz}.f32 r r r" "div.rn.f64 r r r";
-    "dp2a" arith::dot: "dp2a.{lo,hi}.u32.u32 r r r" "dp2a.{lo,hi}.s32.s32 r r r";
-    "dp4a" arith::dot: "dp4a.{u32,s32}.{u32,s32} r r r";
+    "dp2a" arith::dot: "dp2a.{lo,hi}.u32.u32 r r r r" "dp2a.{lo,hi}.s32.s32 r r r r";
+    "dp4a" arith::dot: "dp4a.{u32,s32}.{u32,s32} r r r r";
     "elect" warp::elect: "elect.sync r:b32|p r:b32";
     "ex2" arith::function: "ex2.approx{,.ftz}.f32 r r" "ex2.approx.{f16,f16x2} r r" "ex2.approx.ftz.{bf16,bf16x2} r r";
     "exit" control::exit: "exit";

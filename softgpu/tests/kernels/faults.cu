@@ -34,19 +34,23 @@ K uninitialised_shared_ok(float* a, u32 n) {
 
 // Write, then read by another warp.
 K shared_race(float* a, u32 n) {
-  __shared__ volatile float s[128];
+  __shared__ float s[128];
+  s[T] = 0;
+  __syncthreads();
   s[T] = T;
   a[G] = s[(T + 32) & 127];
 }
 K shared_race_ok(float* a, u32 n) {
-  __shared__ volatile float s[128];
+  __shared__ float s[128];
+  s[T] = 0;
+  __syncthreads();
   s[T] = T;
   __syncthreads();
   a[G] = s[(T + 32) & 127];
 }
 // Read, then overwritten by another warp.
 K shared_race_read(float* a, u32 n) {
-  __shared__ volatile float s[128];
+  __shared__ float s[128];
   s[T] = T;
   __syncthreads();
   float x = s[(T + 32) & 127];
@@ -55,7 +59,7 @@ K shared_race_read(float* a, u32 n) {
   a[G] = s[T];
 }
 K shared_race_read_ok(float* a, u32 n) {
-  __shared__ volatile float s[128];
+  __shared__ float s[128];
   s[T] = T;
   __syncthreads();
   float x = s[(T + 32) & 127];

@@ -45,7 +45,7 @@ fn scatter_add() {
 /// What this machine does not have yet is refused with its name, line and kernel when the module is loaded.
 #[test]
 fn hopper_cases_are_refused_by_name() {
-    for (name, kernel, what) in [("matmul_sm90_tma", "matmul_tma", "mbarrier.init"), ("matmul_sm90_wgmma", "matmul", "wgmma")] {
+    for (name, kernel, what) in [("matmul_sm90_tma", "matmul_tma", "mbarrier.init"), ("matmul_sm90_wgmma", "matmul", "fence.proxy")] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name).join("kernel.ptx");
         let text = std::fs::read_to_string(path).expect("the case is there");
         let e = softgpu::load(&text).err().expect("it is refused");
