@@ -22,7 +22,8 @@ fn folder() -> Option<PathBuf> {
     if let Some(f) = std::env::var_os("SOFTGPU_NVRTC") {
         return Some(f.into());
     }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/fetch-nvrtc.sh");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = here.ancestors().map(|a| a.join("scripts/fetch-nvrtc.sh")).find(|s| s.exists())?;
     let out = std::process::Command::new("sh").arg(script).output().ok()?;
     if !out.status.success() {
         eprintln!("NVRTC could not be fetched: {}", String::from_utf8_lossy(&out.stderr));
