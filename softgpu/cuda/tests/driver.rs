@@ -7,7 +7,7 @@ mod nvrtc;
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DriverError, LaunchConfig, PushKernelArg};
@@ -58,7 +58,11 @@ fn last_report() -> String {
     }
 }
 
+/// One test at a time: what the driver said last is the same for all.
+static SERIAL: Mutex<()> = Mutex::new(());
+
 struct Setup {
+    _serial: MutexGuard<'static, ()>,
     ctx: Arc<CudaContext>,
     module: Arc<cudarc::driver::CudaModule>,
 }
@@ -70,11 +74,12 @@ impl Setup {
 }
 
 fn setup() -> Option<Setup> {
+    let serial = SERIAL.lock().unwrap_or_else(|e| e.into_inner());
     library();
     let ptx = nvrtc::compile("driver.cu", SOURCE, "compute_80")?;
     let ctx = CudaContext::new_non_primary(0, 0).expect("a context");
     let module = ctx.load_module(Ptx::from_src(ptx)).expect("a module");
-    Some(Setup { ctx, module })
+    Some(Setup { _serial: serial, ctx, module })
 }
 
 fn code<T>(r: Result<T, DriverError>) -> CUresult {
@@ -317,6 +322,7 @@ fn parameters_of_an_instantiated_graph_are_updated() {
         ok(sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0));
         ok(sys::cuGraphLaunch(exec, r.streams[0]));
         factor = 5.0;
+        std::hint::black_box(&factor);
         ok(sys::cuGraphExecKernelNodeSetParams_v2(exec, node, &p));
         ok(sys::cuGraphLaunch(exec, r.streams[0]));
         ok(sys::cuStreamSynchronize(r.streams[0]));

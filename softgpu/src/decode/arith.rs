@@ -150,7 +150,7 @@ pub(super) fn mad(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     m.finish(i)?;
     let f = match (part, ty, sat) {
         ("hi", Ty::S32, true) => {
-            Some(map3(|a: i32, b: i32, c: i32| ((((a as i64 * b as i64) >> 32) as i32).saturating_add(c))))
+            Some(map3(|a: i32, b: i32, c: i32| (((a as i64 * b as i64) >> 32) as i32).saturating_add(c)))
         }
         (.., true) => None,
         ("lo", Ty::U16 | Ty::S16, _) => Some(map3(|a: u16, b: u16, c: u16| a.wrapping_mul(b).wrapping_add(c))),

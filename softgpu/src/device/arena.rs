@@ -23,11 +23,14 @@ pub const MANY: u64 = 1 << 5;
 /// In a cell: the access was atomic or otherwise strong.
 pub const STRONG: u64 = 1;
 
+/// In a cell: the write was a compare-and-swap, which a plain read may precede.
+pub const SWAP: u64 = 1 << 16;
+
 /// A cell's word: serial number of the block (or copy), operation, warp, epoch, the bytes touched, whether strong.
 #[inline(always)]
 pub fn pack(serial: u32, op: u32, warp: u32, epoch: u32, bytes: u32, strong: bool) -> u64 {
     (serial as u64) << 32
-        | (op.min(0xffff) as u64) << 16
+        | (op.min(0x7fff) as u64) << 17
         | ((warp & 31) as u64) << 11
         | (epoch.min(63) as u64) << 5
         | (bytes as u64) << 1
@@ -42,7 +45,7 @@ pub fn serial_of(word: u64) -> u32 {
 
 /// The operation and warp in a cell's word.
 pub fn place_of(word: u64) -> (u32, u32) {
-    ((word >> 16) as u32 & 0xffff, (word >> 11) as u32 & 31)
+    ((word >> 17) as u32 & 0x7fff, (word >> 11) as u32 & 31)
 }
 
 /// The epoch in a cell's word.

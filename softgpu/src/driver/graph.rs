@@ -23,8 +23,6 @@ pub struct Node {
 pub struct Graph {
     /// Its nodes.
     pub nodes: Vec<Node>,
-    /// Its context.
-    pub context: usize,
 }
 
 /// A graph that can be launched.
@@ -35,8 +33,6 @@ pub struct GraphExec {
     pub lanes: Vec<u32>,
     /// For each node, its branch: 0 is that of the stream it is launched in.
     pub lane: Vec<usize>,
-    /// Its context.
-    pub context: usize,
 }
 
 /// A capture that goes on.
@@ -141,15 +137,14 @@ impl State {
     /// Begins a capture.
     pub fn begin_capture(&mut self, stream: usize) -> Result<(), Code> {
         let s = &self.streams[&stream];
-        let context = s.context;
         if s.capture.is_some() {
             return Err(ERROR_ILLEGAL_STATE);
         }
-        if self.contexts[&context].default_stream == stream {
+        if self.contexts[&s.context].default_stream == stream {
             return Err(ERROR_STREAM_CAPTURE_UNSUPPORTED);
         }
         let id = self.fresh();
-        let graph = Graph { nodes: Vec::new(), context };
+        let graph = Graph::default();
         self.captures.insert(id, Capture { graph, origin: stream, tails: HashMap::from([(stream, Vec::new())]), invalid: false });
         if let Some(s) = self.streams.get_mut(&stream) {
             s.capture = Some(id);
@@ -192,12 +187,11 @@ impl State {
     /// Makes a graph ready to launch.
     pub fn instantiate(&mut self, graph: usize) -> Result<usize, Code> {
         let g = self.graphs.get(&graph).ok_or(ERROR_INVALID_HANDLE)?;
-        let context = g.context;
         let nodes = g.sorted().ok_or(ERROR_INVALID_VALUE)?;
         let (lane, count) = lanes(&nodes);
         let lanes = (1..count).map(|_| self.fresh_stream()).collect();
         let h = self.fresh();
-        self.execs.insert(h, GraphExec { nodes, lanes, lane, context });
+        self.execs.insert(h, GraphExec { nodes, lanes, lane });
         Ok(h)
     }
 

@@ -123,9 +123,9 @@ unsafe fn set_node(node: *mut c_void, p: *const KernelNode, alternative: *mut c_
 exports! { exported;
     fn cuGraphCreate(graph: *mut *mut c_void, flags: u32) {
         let h = with(|s| {
-            let context = s.working()?;
+            s.working()?;
             let h = s.fresh();
-            s.graphs.insert(h, Graph { nodes: Vec::new(), context });
+            s.graphs.insert(h, Graph::default());
             Ok(h)
         })?;
         unsafe { put(graph, h as *mut c_void) }

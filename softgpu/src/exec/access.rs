@@ -14,15 +14,18 @@ pub struct Access {
     pub writes: bool,
     /// Atomic, volatile, relaxed or stronger: two such do not race.
     pub strong: bool,
+    /// A compare-and-swap: loops around it begin with a plain read, whose value it verifies, so that these two do not
+    /// race either.
+    pub swap: bool,
 }
 
 impl Access {
     /// A plain read.
-    pub const READ: Access = Access { reads: true, writes: false, strong: false };
+    pub const READ: Access = Access { reads: true, writes: false, strong: false, swap: false };
     /// A plain write.
-    pub const WRITE: Access = Access { reads: false, writes: true, strong: false };
+    pub const WRITE: Access = Access { reads: false, writes: true, strong: false, swap: false };
     /// An atomic.
-    pub const ATOMIC: Access = Access { reads: true, writes: true, strong: true };
+    pub const ATOMIC: Access = Access { reads: true, writes: true, strong: true, swap: false };
 
     /// In words, for findings.
     pub fn told(self, bytes: u32) -> String {

@@ -174,7 +174,8 @@ pub fn atomic(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     if unaligned {
         return ctx.misaligned(&at, mask, m.size, Access::ATOMIC);
     }
-    let places = ctx.places(m.space, &at, mask, m.size * m.count, Access::ATOMIC)?;
+    let access = Access { swap: rmw == Rmw::CompareSwap, ..Access::ATOMIC };
+    let places = ctx.places(m.space, &at, mask, m.size * m.count, access)?;
     if m.order.strong && ctx.env.kernel.synchronises {
         for l in Bits(mask) {
             let (key, beyond) = ctx.sync_key(m.space, at[l]);

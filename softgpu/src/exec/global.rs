@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::access::Access;
 use super::{Bits, Ctx, Stop};
 use crate::check::{Check, Finding, Kind};
-use crate::device::arena::{MANY, STRONG, bytes_of, epoch_of, pack, place_of, serial_of};
+use crate::device::arena::{MANY, STRONG, SWAP, bytes_of, epoch_of, pack, place_of, serial_of};
 
 impl Ctx<'_> {
     /// Checks an access of `bytes` a lane to global memory and remembers it.
@@ -133,6 +133,7 @@ impl Ctx<'_> {
                 && ws != me
                 && bytes_of(writer) & touched != 0
                 && !(access.strong && writer & STRONG != 0)
+                && !(writer & SWAP != 0 && !access.writes)
                 && !self.ordered(ws, epoch_of(writer))
             {
                 return self.race(at.max(word), bytes, access, lane, writer, "wrote");
@@ -146,11 +147,12 @@ impl Ctx<'_> {
                     && others
                     && bytes_of(reader) & touched != 0
                     && !(access.strong && reader & STRONG != 0)
+                    && !access.swap
                     && !self.ordered(rs, 0)
                 {
                     return self.race(at.max(word), bytes, access, lane, reader, "read");
                 }
-                cell.writer.store(mine(), Relaxed);
+                cell.writer.store(mine() | if access.swap { SWAP } else { 0 }, Relaxed);
             } else {
                 let reader = cell.reader.load(Relaxed);
                 let rs = serial_of(reader);

@@ -31,6 +31,7 @@ pub struct SharedCell {
 
 const STRONG_WRITE: u8 = 1;
 const STRONG_READ: u8 = 2;
+const SWAP: u8 = 4;
 
 impl Ctx<'_> {
     /// Checks an access to shared memory and finds its places.
@@ -81,19 +82,20 @@ impl Ctx<'_> {
             } else if c.writer != me
                 && c.write_time > seen[c.writer as usize]
                 && !(access.strong && c.strong & STRONG_WRITE != 0)
+                && !(c.strong & SWAP != 0 && !access.writes)
                 && checks.has(Check::SharedRaces)
             {
                 return self.shared_finding(Kind::SharedRace, i, lane, bytes, access);
             }
             let others = c.readers & !(1 << me);
             if access.writes {
-                if others != 0 && checks.has(Check::SharedRaces) && !(access.strong && c.strong & STRONG_READ != 0) {
+                if others != 0 && !access.swap && checks.has(Check::SharedRaces) && !(access.strong && c.strong & STRONG_READ != 0) {
                     let unseen = Bits(others).any(|r| c.read_time > seen[r]);
                     if unseen {
                         return self.shared_finding(Kind::SharedRace, i, lane, bytes, access);
                     }
                 }
-                let strong = if access.strong { STRONG_WRITE } else { 0 };
+                let strong = access.strong as u8 * STRONG_WRITE | access.swap as u8 * SWAP;
                 self.block.cells[i] = SharedCell {
                     write_time: now,
                     write_op: pc,
@@ -108,12 +110,12 @@ impl Ctx<'_> {
                 let cell = &mut self.block.cells[i];
                 if c.read_time == now && c.readers != 0 {
                     cell.readers |= 1 << me;
-                    cell.strong = c.strong & (STRONG_WRITE | strong);
+                    cell.strong = c.strong & (STRONG_WRITE | SWAP | strong);
                 } else {
                     // Readers of earlier times that nothing orders yet are forgotten: a race may go unseen where warps
                     // meet in changing groups, but none is invented.
                     cell.readers = 1 << me;
-                    cell.strong = c.strong & STRONG_WRITE | strong;
+                    cell.strong = c.strong & (STRONG_WRITE | SWAP) | strong;
                 }
                 cell.read_time = now;
                 cell.read_op = pc;

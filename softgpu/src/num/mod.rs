@@ -9,7 +9,9 @@ pub const NAN32: f32 = f32::from_bits(0x7fff_ffff);
 /// `x`, or the one NaN.
 #[inline(always)]
 pub fn canon(x: f32) -> f32 {
-    if x.is_nan() { NAN32 } else { x }
+    // On bits: to the compiler one NaN is as good as another.
+    let b = x.to_bits();
+    f32::from_bits(if b & 0x7fff_ffff > 0x7f80_0000 { 0x7fff_ffff } else { b })
 }
 
 /// `x` with subnormal values flushed to a zero of the same sign.

@@ -68,6 +68,22 @@ K shared_race_read_ok(float* a, u32 n) {
   __syncthreads();
   a[G] = s[T];
 }
+// Counted by atomics, read by another warp.
+K shared_atomic(float* a, u32 n) {
+  __shared__ u32 bins[128];
+  bins[T] = 0;
+  __syncthreads();
+  atomicAdd(&bins[T * 5 & 127], 1);
+  a[G] = bins[(T + 32) & 127];
+}
+K shared_atomic_ok(float* a, u32 n) {
+  __shared__ u32 bins[128];
+  bins[T] = 0;
+  __syncthreads();
+  atomicAdd(&bins[T * 5 & 127], 1);
+  __syncthreads();
+  a[G] = bins[(T + 32) & 127];
+}
 // Two bytes of one word, written by two warps, are no race.
 K shared_bytes_ok(float* a, u32 n) {
   __shared__ volatile unsigned char s[128];
@@ -185,12 +201,16 @@ K async_group_ok(float4* a, float4* b, u32 n) {
 // Waited for, but read by another warp without a barrier.
 K async_barrier(float4* a, float4* b, u32 n) {
   __shared__ float4 s[128];
+  s[T] = make_float4(0, 0, 0, 0);
+  __syncthreads();
   copy16(&s[T], a + T);
   asm volatile("cp.async.wait_all;" ::: "memory");
   b[T] = s[(T + 32) & 127];
 }
 K async_barrier_ok(float4* a, float4* b, u32 n) {
   __shared__ float4 s[128];
+  s[T] = make_float4(0, 0, 0, 0);
+  __syncthreads();
   copy16(&s[T], a + T);
   asm volatile("cp.async.wait_all;" ::: "memory");
   __syncthreads();

@@ -78,7 +78,7 @@ K barriers(u32* out) {
   __shared__ u32 s[256];
   s[T] = T;
   int all = __syncthreads_and(T < 256), any = __syncthreads_or(T == 77), n = __syncthreads_count(T % 3 == 0);
-  u32 v = s[255 - T];
+  u32 v = s[T ^ 127];
   asm volatile("bar.sync %0, 128;" :: "r"(T / 128 + 1));
   s[T] = v + all + any * 10 + n * 100;
   asm volatile("bar.sync %0, 128;" :: "r"(T / 128 + 1));

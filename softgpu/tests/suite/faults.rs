@@ -46,6 +46,7 @@ const TRIALS: &[Trial] = &[
     trial("uninitialised_shared", Kind::Uninitialised, Check::Uninitialised, 2, &[Empty(2 * B)], 100),
     trial("shared_race", Kind::SharedRace, Check::SharedRaces, 2, &[Empty(2 * B)], 0),
     trial("shared_race_read", Kind::SharedRace, Check::SharedRaces, 2, &[Empty(2 * B)], 0),
+    trial("shared_atomic", Kind::SharedRace, Check::SharedRaces, 2, &[Empty(2 * B)], 0),
     trial("global_race", Kind::GlobalRace, Check::GlobalRaces, 8, &[Zeros(4)], 0),
     trial("global_race_read", Kind::GlobalRace, Check::GlobalRaces, 8, &[Zeros(8 * B), Empty(8 * B)], 8 * 128),
     trial("last_block", Kind::GlobalRace, Check::GlobalRaces, 8, &[Empty(32), Empty(4), Zeros(4)], 0),
