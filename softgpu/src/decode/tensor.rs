@@ -1,8 +1,8 @@
 //! Decoders of tensor instructions. (`wgmma` will stand beside them.)
 
 use super::builder::{Builder, D, Mods, R};
-use crate::exec::matrix::{self, Element, mma_code};
-use crate::program::{Class, Mem, MemSpace, Op, Order, Run, Width};
+use crate::exec::matrix::{self, Bf16, E4m3, E5m2, F16, Tf32, integer_code, mma as product};
+use crate::program::{Class, Mem, MemSpace, Op, Order, Run, SysFn, Width};
 use crate::ptx::ast::{Instr, Operand, Ty};
 
 /// `mma.sync`.
@@ -17,20 +17,19 @@ pub(super) fn mma(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     // Types in the order d, a, b, c; those of 8 bits are not among the element types of registers.
     let dt = m.ty(i)?;
     if dt == Ty::S32 {
-        let (ea, eb) = (integer(m), integer(m));
-        let (ea, eb) = match (ea, eb) {
-            (Some(a), Some(c)) => (a, c),
-            // The same type twice is taken twice.
-            _ => return b.err(i, "only s8 and u8"),
-        };
-        let (ea, eb) = ordered(i, ea, eb);
+        // Types are taken by name; their order is that of the text.
+        if integer(m).is_none() || integer(m).is_none() {
+            return b.err(i, "only s8 and u8");
+        }
+        let mut signs = i.mods.iter().filter(|m| matches!(m.as_str(), "s8" | "u8")).map(|m| m == "s8");
+        let (a_signed, b_signed) = (signs.next().unwrap_or(false), signs.next().unwrap_or(false));
         let ct = m.ty(i)?;
         m.finish(i)?;
         if ct != Ty::S32 || !matches!(shape, "m16n8k16" | "m16n8k32") {
             return b.err(i, "not of these types");
         }
         let k = if shape == "m16n8k16" { 16 } else { 32 };
-        let code = mma_code(k, ea, eb, false) | (satfinite as i64) << 25;
+        let code = integer_code(k, a_signed, b_signed, satfinite);
         return emit(b, i, k, 4, 8, code, matrix::mma_integer);
     }
     let (at, bt, ct) = (m.ty(i)?, m.ty(i)?, m.ty(i)?);
@@ -41,35 +40,43 @@ pub(super) fn mma(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
         "m16n8k16" => 16,
         _ => 32,
     };
-    let (ea, eb, bits) = match (at, bt, k) {
-        (Ty::BF16, Ty::BF16, 8 | 16) => (Element::BF16, Element::BF16, 16),
-        (Ty::F16, Ty::F16, 8 | 16) => (Element::F16, Element::F16, 16),
-        (Ty::TF32, Ty::TF32, 4 | 8) => (Element::TF32, Element::TF32, 32),
-        (Ty::E4M3 | Ty::E5M2, Ty::E4M3 | Ty::E5M2, 16 | 32) => {
-            let e = |t| if t == Ty::E4M3 { Element::E4M3 } else { Element::E5M2 };
-            (e(at), e(bt), 8)
-        }
-        _ => return b.err(i, "not of these types"),
-    };
-    let f16 = match (dt, ct, at) {
-        (Ty::F32, Ty::F32, _) => false,
-        (Ty::F16, Ty::F16, Ty::F16 | Ty::E4M3 | Ty::E5M2) => true,
+    let half = match (dt, ct) {
+        (Ty::F32, Ty::F32) => false,
+        (Ty::F16, Ty::F16) => true,
         _ => return b.err(i, "not with these accumulators"),
     };
     if satfinite {
         return b.err(i, ".satfinite only of integers");
     }
-    emit(b, i, k, if f16 { 2 } else { 4 }, bits, mma_code(k, ea, eb, f16), matrix::mma)
+    macro_rules! fp8 {
+        ($a:ident, $b:ident) => {
+            match (k, half) {
+                (16, false) => product::<$a, $b, 16, false>,
+                (16, true) => product::<$a, $b, 16, true>,
+                (_, false) => product::<$a, $b, 32, false>,
+                (_, true) => product::<$a, $b, 32, true>,
+            }
+        };
+    }
+    let (run, bits): (SysFn, usize) = match (at, bt, k, half) {
+        (Ty::BF16, Ty::BF16, 8, false) => (product::<Bf16, Bf16, 8, false>, 16),
+        (Ty::BF16, Ty::BF16, 16, false) => (product::<Bf16, Bf16, 16, false>, 16),
+        (Ty::F16, Ty::F16, 8, false) => (product::<F16, F16, 8, false>, 16),
+        (Ty::F16, Ty::F16, 16, false) => (product::<F16, F16, 16, false>, 16),
+        (Ty::F16, Ty::F16, 8, true) => (product::<F16, F16, 8, true>, 16),
+        (Ty::F16, Ty::F16, 16, true) => (product::<F16, F16, 16, true>, 16),
+        (Ty::TF32, Ty::TF32, 4, false) => (product::<Tf32, Tf32, 4, false>, 32),
+        (Ty::TF32, Ty::TF32, 8, false) => (product::<Tf32, Tf32, 8, false>, 32),
+        (Ty::E4M3, Ty::E4M3, 16 | 32, _) => (fp8!(E4m3, E4m3), 8),
+        (Ty::E4M3, Ty::E5M2, 16 | 32, _) => (fp8!(E4m3, E5m2), 8),
+        (Ty::E5M2, Ty::E4M3, 16 | 32, _) => (fp8!(E5m2, E4m3), 8),
+        (Ty::E5M2, Ty::E5M2, 16 | 32, _) => (fp8!(E5m2, E5m2), 8),
+        _ => return b.err(i, "not of these types"),
+    };
+    emit(b, i, k, if half { 2 } else { 4 }, bits, 0, run)
 }
 
-/// The integer types as they stand in the instruction (they may be the same, or in either order).
-fn ordered(i: &Instr, _: &str, _: &str) -> (Element, Element) {
-    let mut found = i.mods.iter().filter(|m| matches!(m.as_str(), "s8" | "u8"));
-    let e = |m: Option<&String>| if m.is_some_and(|m| m == "s8") { Element::S8 } else { Element::U8 };
-    (e(found.next()), e(found.next()))
-}
-
-fn emit(b: &mut Builder, i: &Instr, k: usize, nd: usize, bits: usize, imm: i64, run: crate::program::SysFn) -> R<()> {
+fn emit(b: &mut Builder, i: &Instr, k: usize, nd: usize, bits: usize, imm: i64, run: SysFn) -> R<()> {
     b.arity(i, 4)?;
     let na = 16 * k * bits / 1024;
     let nb = na / 2;

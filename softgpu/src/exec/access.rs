@@ -98,8 +98,10 @@ impl Ctx<'_> {
             });
         }
         // Device addresses are addresses of the host.
-        for l in Bits(mask) {
-            out[l] = at[l] as *mut u8;
+        if mask == !0 {
+            *out = at.map(|a| a as *mut u8);
+        } else {
+            Bits(mask).for_each(|l| out[l] = at[l] as *mut u8);
         }
         Ok(())
     }
@@ -179,6 +181,13 @@ reg!(u64);
 
 #[inline(always)]
 fn fetch<C: Cell, G: Reg>(d: &mut [G; 32], places: &Places, mask: u32, offset: usize, signed: bool) {
+    if mask == !0 {
+        for l in 0..32 {
+            // SAFETY: the place was checked for the whole access.
+            d[l] = G::of(unsafe { (places[l].add(offset) as *const C).read_unaligned() }.widen(signed));
+        }
+        return;
+    }
     for l in Bits(mask) {
         // SAFETY: the place was checked for the whole access.
         d[l] = G::of(unsafe { (places[l].add(offset) as *const C).read_unaligned() }.widen(signed));
@@ -187,6 +196,13 @@ fn fetch<C: Cell, G: Reg>(d: &mut [G; 32], places: &Places, mask: u32, offset: u
 
 #[inline(always)]
 fn put<C: Cell, G: Reg>(s: &[G; 32], places: &Places, mask: u32, offset: usize) {
+    if mask == !0 {
+        for l in 0..32 {
+            // SAFETY: the place was checked for the whole access.
+            unsafe { (places[l].add(offset) as *mut C).write_unaligned(C::narrow(s[l].bits())) };
+        }
+        return;
+    }
     for l in Bits(mask) {
         // SAFETY: the place was checked for the whole access.
         unsafe { (places[l].add(offset) as *mut C).write_unaligned(C::narrow(s[l].bits())) };

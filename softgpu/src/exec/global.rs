@@ -14,28 +14,31 @@ impl Ctx<'_> {
             self.counters.global(at, mask, bytes);
         }
         let checks = self.env.checks;
-        if checks.has(Check::Alignment) {
-            let low = Bits(mask).fold(0, |x, l| x | at[l]);
-            if low & (bytes as u64 - 1) != 0 && bytes.is_power_of_two() {
-                return self.misaligned(at, mask, bytes, access);
-            }
+        let low = if mask == !0 { at.iter().fold(0, |x, a| x | a) } else { Bits(mask).fold(0, |x, l| x | at[l]) };
+        if low & (bytes as u64 - 1) != 0 && bytes.is_power_of_two() && checks.has(Check::Alignment) {
+            return self.misaligned(at, mask, bytes, access);
         }
         self.global_bounds(at, mask, bytes, access)?;
         let arena = self.env.memory.arena();
-        if checks.has(Check::Uninitialised) {
+        // Neighbours that lie side by side, which is what good kernels do, are checked as one range.
+        let row = mask == !0 && low & 3 == 0 && bytes % 4 == 0 && (0..32).all(|l| at[l] == at[0] + l as u64 * bytes as u64);
+        if checks.has(Check::Uninitialised) && access.reads && !(row && arena.written(at[0], 32 * bytes)) {
             for l in Bits(mask) {
-                if access.reads && !arena.written(at[l], bytes) {
+                if !arena.written(at[l], bytes) {
                     return self.unwritten(at[l], bytes, l);
                 }
             }
         }
         if access.writes {
             // Also with the check off: copies may be checked later.
-            Bits(mask).for_each(|l| arena.mark(at[l], bytes));
+            if row { arena.mark(at[0], 32 * bytes) } else { Bits(mask).for_each(|l| arena.mark(at[l], bytes)) }
         }
         if checks.has(Check::GlobalRaces) || checks.has(Check::StreamRaces) {
+            if row {
+                return self.global_order(at[0], 32 * bytes, bytes, access, 0);
+            }
             for l in Bits(mask) {
-                self.global_order(at[l], bytes, access, l)?;
+                self.global_order(at[l], bytes, bytes, access, l)?;
             }
         }
         Ok(())
@@ -43,12 +46,17 @@ impl Ctx<'_> {
 
     fn global_bounds(&mut self, at: &[u64; 32], mask: u32, bytes: u32, access: Access) -> Result<(), Stop> {
         let (mut lo, mut hi) = (u64::MAX, 0u64);
-        for l in Bits(mask) {
-            lo = lo.min(at[l]);
-            hi = hi.max(at[l]);
+        if mask == !0 {
+            lo = at.iter().fold(lo, |x, a| x.min(*a));
+            hi = at.iter().fold(hi, |x, a| x.max(*a));
+        } else {
+            for l in Bits(mask) {
+                lo = lo.min(at[l]);
+                hi = hi.max(at[l]);
+            }
         }
         let (hot_lo, hot_hi) = self.block.hot;
-        if lo >= hot_lo && hi.checked_add(bytes as u64).is_some_and(|e| e <= hot_hi) && !access.writes {
+        if lo >= hot_lo && hi.checked_add(bytes as u64).is_some_and(|e| e <= hot_hi) {
             return Ok(());
         }
         if !self.env.checks.has(Check::Bounds) {
@@ -71,7 +79,9 @@ impl Ctx<'_> {
                         f.near = Some(self.env.memory.near(at[l]).0);
                         return Err(Stop::Finding(Box::new(f)));
                     }
-                    self.block.hot = (r.lo, r.hi);
+                    if !r.constant {
+                        self.block.hot = (r.lo, r.hi);
+                    }
                     // Other lanes are most often in the same allocation.
                     if lo >= r.lo && hi < r.hi && bytes as u64 <= r.hi - hi {
                         return Ok(());
@@ -116,16 +126,19 @@ impl Ctx<'_> {
         Err(Stop::Finding(Box::new(f)))
     }
 
-    /// Checks the order of an access of one lane against the last write and, for a write, the reads of its words.
-    fn global_order(&mut self, at: u64, bytes: u32, access: Access, lane: usize) -> Result<(), Stop> {
+    /// Checks the order of an access against the last write and, for a write, the reads of its words. `bytes` is of one
+    /// lane, or of several that follow `lane`, each with `each` bytes.
+    fn global_order(&mut self, at: u64, bytes: u32, each: u32, access: Access, lane: usize) -> Result<(), Stop> {
         let me = self.block.serial;
         let floor = self.env.floor;
         let arena = self.env.memory.arena();
         let end = at + bytes as u64;
         let mut word = at & !3;
+        let whole = at & 3 == 0 && bytes & 3 == 0;
+        let lane_of = |word: u64| lane + ((word - (at & !3)) / each as u64) as usize;
         while word < end {
             let cut = |a: u64| a.max(word).min(word + 4) - word;
-            let touched = ((1u32 << cut(end)) - 1) & !((1u32 << cut(at)) - 1);
+            let touched = if whole { 15 } else { ((1u32 << cut(end)) - 1) & !((1u32 << cut(at)) - 1) };
             let cell = arena.cell(word);
             let writer = cell.writer.load(Relaxed);
             let ws = serial_of(writer);
@@ -136,7 +149,7 @@ impl Ctx<'_> {
                 && !(writer & SWAP != 0 && !access.writes)
                 && !self.ordered(ws, epoch_of(writer))
             {
-                return self.race(at.max(word), bytes, access, lane, writer, "wrote");
+                return self.race(at.max(word), each, access, lane_of(word), writer, "wrote");
             }
             let mine = || pack(me, self.pc, self.w as u32, self.block.clock.epoch, touched, access.strong);
             if access.writes {
@@ -150,7 +163,7 @@ impl Ctx<'_> {
                     && !access.swap
                     && !self.ordered(rs, 0)
                 {
-                    return self.race(at.max(word), bytes, access, lane, reader, "read");
+                    return self.race(at.max(word), each, access, lane_of(word), reader, "read");
                 }
                 cell.writer.store(mine() | if access.swap { SWAP } else { 0 }, Relaxed);
             } else {

@@ -8,68 +8,49 @@ use super::{Ctx, Flow, Stop};
 use crate::num::*;
 use crate::program::{MemSpace, Op};
 
-/// How the elements of a matrix are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-#[repr(u8)]
-pub enum Element {
-    BF16,
-    F16,
-    TF32,
-    E4M3,
-    E5M2,
-    S8,
-    U8,
-}
-
-/// All of them, by number.
-pub const ELEMENTS: [Element; 7] =
-    [Element::BF16, Element::F16, Element::TF32, Element::E4M3, Element::E5M2, Element::S8, Element::U8];
-
-impl Element {
+/// A format of matrix elements.
+pub trait Element: 'static {
     /// Elements in a register of 32 bits.
-    fn packed(self) -> usize {
-        match self {
-            Element::TF32 => 1,
-            Element::BF16 | Element::F16 => 2,
-            _ => 4,
-        }
-    }
-
+    const PACKED: usize;
     /// Element `i` of a register.
-    #[inline(always)]
-    fn get(self, r: u32, i: usize) -> f32 {
-        match self {
-            Element::BF16 => bf16_to_f32((r >> (16 * i)) as u16),
-            Element::F16 => f16_to_f32((r >> (16 * i)) as u16),
-            Element::TF32 => tf32_read(f32::from_bits(r)),
-            Element::E4M3 => e4m3_to_f32((r >> (8 * i)) as u8),
-            Element::E5M2 => e5m2_to_f32((r >> (8 * i)) as u8),
-            Element::S8 => (r >> (8 * i)) as i8 as f32,
-            Element::U8 => (r >> (8 * i)) as u8 as f32,
-        }
-    }
+    fn get(r: u32, i: usize) -> f32;
 }
 
-/// The largest k of a shape.
-const MAX_K: usize = 32;
+macro_rules! element {
+    ($name:ident, $doc:literal, $packed:literal, |$r:ident, $i:ident| $e:expr) => {
+        #[doc = $doc]
+        pub struct $name;
+        impl Element for $name {
+            const PACKED: usize = $packed;
+            #[inline(always)]
+            fn get($r: u32, $i: usize) -> f32 {
+                $e
+            }
+        }
+    };
+}
+element!(Bf16, "bf16.", 2, |r, i| f32::from_bits((r >> (16 * i)) << 16));
+element!(F16, "f16.", 2, |r, i| f16_to_f32((r >> (16 * i)) as u16));
+element!(Tf32, "tf32: the upper 19 bits of an f32.", 1, |r, _i| tf32_read(f32::from_bits(r)));
+element!(E4m3, "fp8 e4m3.", 4, |r, i| E4M3_VALUES[(r >> (8 * i)) as u8 as usize]);
+element!(E5m2, "fp8 e5m2.", 4, |r, i| E5M2_VALUES[(r >> (8 * i)) as u8 as usize]);
 
-/// A, B and the accumulators of one product, as matrices: A by columns, B by rows, so that rows of 8 columns of the
-/// result are computed together.
-struct Tile {
-    a: [[f32; 16]; MAX_K],
-    b: [[f32; 8]; MAX_K],
+/// A, B and the accumulators of one product: A (16×K) and C (16×8) by rows, B (K×8) by rows too, so that rows of 8
+/// columns of the result are computed together.
+struct Tile<const K: usize> {
+    a: [[f32; K]; 16],
+    b: [[f32; 8]; K],
     c: [[f32; 8]; 16],
 }
 
 /// C += A·B along k, in its order, with four rows in flight.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn multiply(t: &mut Tile, k: usize) {
+unsafe fn multiply<const K: usize>(t: &mut Tile<K>) {
     for i in (0..16).step_by(4) {
         let mut acc: [[f32; 8]; 4] = [t.c[i], t.c[i + 1], t.c[i + 2], t.c[i + 3]];
-        for p in 0..k {
+        for p in 0..K {
             for (r, acc) in acc.iter_mut().enumerate() {
-                let x = t.a[p][i + r];
+                let x = t.a[i + r][p];
                 for j in 0..8 {
                     acc[j] = x.mul_add(t.b[p][j], acc[j]);
                 }
@@ -79,83 +60,108 @@ unsafe fn multiply(t: &mut Tile, k: usize) {
     }
 }
 
-fn product(t: &mut Tile, k: usize) {
-    // SAFETY: without AVX2 and FMA no module is loaded.
-    unsafe { multiply(t, k) }
+/// Spreads a register of A over its 8 rows: lane l holds `P` neighbours of row l/4.
+#[inline(always)]
+fn spread_a<E: Element, const K: usize>(t: &mut Tile<K>, r: usize, v: &[u32; 32]) {
+    let (row, col) = (8 * (r & 1), (r >> 1) * 4 * E::PACKED);
+    for g in 0..8 {
+        for l in 0..4 {
+            for e in 0..E::PACKED {
+                t.a[row + g][col + l * E::PACKED + e] = E::get(v[g * 4 + l], e);
+            }
+        }
+    }
 }
 
-/// How the shape and types of a product stand in `Op::imm`: k, element of A, element of B, 16-bit accumulators.
-pub fn mma_code(k: usize, a: Element, b: Element, f16_accumulators: bool) -> i64 {
-    k as i64 | (a as i64) << 8 | (b as i64) << 16 | (f16_accumulators as i64) << 24
+/// Spreads a register of B over its columns.
+#[inline(always)]
+fn spread_b<E: Element, const K: usize>(t: &mut Tile<K>, r: usize, v: &[u32; 32]) {
+    for l in 0..4 {
+        for e in 0..E::PACKED {
+            let row = &mut t.b[r * 4 * E::PACKED + l * E::PACKED + e];
+            for (g, x) in row.iter_mut().enumerate() {
+                *x = E::get(v[g * 4 + l], e);
+            }
+        }
+    }
 }
 
-/// `mma.sync.m16n8kK`: list = D (4, or 2 of f16), A (k·16·bits/1024), B (half as many), C (as D).
-pub fn mma(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
-    ctx.aligned(mask)?;
-    let k = op.imm as u8 as usize;
-    let (ea, eb) = (ELEMENTS[(op.imm >> 8) as u8 as usize], ELEMENTS[(op.imm >> 16) as u8 as usize]);
-    let f16 = op.imm >> 24 & 1 == 1;
-    let nd = if f16 { 2 } else { 4 };
-    let per = ea.packed();
-    let na = 16 * k / 32 / per;
+/// One product; registers are given in the order of the operands. With f16 accumulators (`H`) there are two for D and C.
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
+unsafe fn product<A: Element, B: Element, const K: usize, const H: bool>(regs: *mut u8, konst: *const u8, list: &[i32]) {
+    // SAFETY: operands come from the decoder.
+    let get = |i: usize| unsafe { &*(super::lanes::at::<u32>(regs, konst, list[i]) as *const [u32; 32]) };
+    let nd = if H { 2 } else { 4 };
+    let na = 16 * K / 32 / A::PACKED;
     let nb = na / 2;
-    let mut t = Tile { a: [[0.0; 16]; MAX_K], b: [[0.0; 8]; MAX_K], c: [[0.0; 8]; 16] };
-    for r in 0..na {
-        let v = ctx.lanes::<u32>(ctx.listed(op, nd + r));
-        let (row, col) = (8 * (r & 1), (r >> 1) * 4 * per);
-        for (l, v) in v.iter().enumerate() {
-            for e in 0..per {
-                t.a[col + (l & 3) * per + e][row + (l >> 2)] = ea.get(*v, e);
+    let mut t = Tile { a: [[0.0; K]; 16], b: [[0.0; 8]; K], c: [[0.0; 8]; 16] };
+    (0..na).for_each(|r| spread_a::<A, K>(&mut t, r, get(nd + r)));
+    (0..nb).for_each(|r| spread_b::<B, K>(&mut t, r, get(nd + na + r)));
+    // Lane l holds two neighbours of C in a row: in order of lanes these are the matrix itself.
+    for half in 0..2 {
+        let rows = t.c[8 * half..8 * half + 8].as_flattened_mut();
+        if H {
+            let v = get(nd + na + nb + half);
+            for l in 0..32 {
+                rows[2 * l] = f16_to_f32(v[l] as u16);
+                rows[2 * l + 1] = f16_to_f32((v[l] >> 16) as u16);
+            }
+        } else {
+            let (v, w) = (get(nd + na + nb + 2 * half), get(nd + na + nb + 2 * half + 1));
+            for l in 0..32 {
+                rows[2 * l] = f32::from_bits(v[l]);
+                rows[2 * l + 1] = f32::from_bits(w[l]);
             }
         }
     }
-    for r in 0..nb {
-        let v = ctx.lanes::<u32>(ctx.listed(op, nd + na + r));
-        for (l, v) in v.iter().enumerate() {
-            for e in 0..per {
-                t.b[r * 4 * per + (l & 3) * per + e][l >> 2] = eb.get(*v, e);
-            }
-        }
-    }
-    for r in 0..nd {
-        let v = ctx.lanes::<u32>(ctx.listed(op, nd + na + nb + r));
-        for (l, v) in v.iter().enumerate() {
-            let (g, c) = (l >> 2, (l & 3) * 2);
-            if f16 {
-                t.c[g + 8 * r][c] = f16_to_f32(*v as u16);
-                t.c[g + 8 * r][c + 1] = f16_to_f32((*v >> 16) as u16);
+    // SAFETY: the same features; below, places of registers from the decoder.
+    unsafe {
+        multiply(&mut t);
+        for half in 0..2 {
+            let rows = t.c[8 * half..8 * half + 8].as_flattened();
+            if H {
+                let d = &mut *super::lanes::at::<u32>(regs, konst, list[half]);
+                for l in 0..32 {
+                    d[l] = f16_from_f32(rows[2 * l]) as u32 | (f16_from_f32(rows[2 * l + 1]) as u32) << 16;
+                }
             } else {
-                t.c[g + 8 * (r >> 1)][c + (r & 1)] = f32::from_bits(*v);
+                let d = &mut *super::lanes::at::<f32>(regs, konst, list[2 * half]);
+                (0..32).for_each(|l| d[l] = canon(rows[2 * l]));
+                let d = &mut *super::lanes::at::<f32>(regs, konst, list[2 * half + 1]);
+                (0..32).for_each(|l| d[l] = canon(rows[2 * l + 1]));
             }
         }
     }
-    product(&mut t, k);
-    for r in 0..nd {
-        let d = ctx.listed(op, r);
-        let out: [u32; 32] = std::array::from_fn(|l| {
-            let (g, c) = (l >> 2, (l & 3) * 2);
-            if f16 {
-                f16_from_f32(t.c[g + 8 * r][c]) as u32 | (f16_from_f32(t.c[g + 8 * r][c + 1]) as u32) << 16
-            } else {
-                canon(t.c[g + 8 * (r >> 1)][c + (r & 1)]).to_bits()
-            }
-        });
-        *ctx.lanes_mut::<u32>(d) = out;
-    }
-    ctx.counters.tensor_flops += 2 * 16 * 8 * k as u64;
+}
+
+/// `mma.sync.m16n8kK`: list = D, A, B, C.
+pub fn mma<A: Element, B: Element, const K: usize, const H: bool>(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
+    ctx.aligned(mask)?;
+    let list = &ctx.env.kernel.lists[op.l as usize..];
+    // SAFETY: without AVX2 and FMA no module is loaded; operands come from the decoder.
+    unsafe { product::<A, B, K, H>(ctx.regs, ctx.konst, list) };
+    ctx.counters.tensor_flops += 2 * 16 * 8 * K as u64;
     Ok(Flow::Next)
+}
+
+/// How an integer product stands in `Op::imm`: k, whether A and B are signed, whether the sum saturates.
+pub fn integer_code(k: usize, a_signed: bool, b_signed: bool, saturate: bool) -> i64 {
+    k as i64 | (a_signed as i64) << 8 | (b_signed as i64) << 9 | (saturate as i64) << 10
 }
 
 /// `mma.sync.m16n8k32` of 8-bit integers with 32-bit accumulators; the same lists.
 pub fn mma_integer(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     ctx.aligned(mask)?;
     let k = op.imm as u8 as usize;
-    let (ea, eb) = (ELEMENTS[(op.imm >> 8) as u8 as usize], ELEMENTS[(op.imm >> 16) as u8 as usize]);
+    let (ea, eb) = (op.imm >> 8 & 1 == 1, op.imm >> 9 & 1 == 1);
     let na = 16 * k / 128;
     let nb = na / 2;
-    let byte = |e: Element, r: u32, i: usize| e.get(r, i) as i32;
-    let mut a = [[0i32; MAX_K]; 16];
-    let mut b = [[0i32; MAX_K]; 8];
+    let byte = |signed: bool, r: u32, i: usize| {
+        let x = (r >> (8 * i)) as u8;
+        if signed { x as i8 as i32 } else { x as i32 }
+    };
+    let mut a = [[0i32; 32]; 16];
+    let mut b = [[0i32; 32]; 8];
     for r in 0..na {
         let v = ctx.lanes::<u32>(ctx.listed(op, 4 + r));
         for (l, v) in v.iter().enumerate() {
@@ -172,7 +178,7 @@ pub fn mma_integer(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
             }
         }
     }
-    let saturate = op.imm >> 25 & 1 == 1;
+    let saturate = op.imm >> 10 & 1 == 1;
     for r in 0..4 {
         let c = *ctx.lanes::<u32>(ctx.listed(op, 4 + na + nb + r));
         let d = ctx.listed(op, r);

@@ -43,7 +43,7 @@ pub fn bf16_from_f32_rz(x: f32) -> u16 {
 
 /// f16 bits to f32: exact.
 #[inline(always)]
-pub fn f16_to_f32(h: u16) -> f32 {
+pub const fn f16_to_f32(h: u16) -> f32 {
     let sign = ((h & 0x8000) as u32) << 16;
     let body = (h & 0x7fff) as u32;
     // Scaling by 2^112 moves the exponent's bias and makes subnormal values normal, exactly.
@@ -132,7 +132,7 @@ pub fn e5m2_from_f32(x: f32) -> u8 {
 
 /// e4m3 bits to f32: exact.
 #[inline(always)]
-pub fn e4m3_to_f32(b: u8) -> f32 {
+pub const fn e4m3_to_f32(b: u8) -> f32 {
     let (e, m) = ((b >> 3 & 15) as i32, (b & 7) as f32);
     let v = if b & 0x7f == 0x7f {
         NAN32
@@ -146,9 +146,24 @@ pub fn e4m3_to_f32(b: u8) -> f32 {
 
 /// e5m2 bits to f32: exact.
 #[inline(always)]
-pub fn e5m2_to_f32(b: u8) -> f32 {
+pub const fn e5m2_to_f32(b: u8) -> f32 {
     f16_to_f32((b as u16) << 8)
 }
+
+const fn table(e4m3: bool) -> [f32; 256] {
+    let mut out = [0.0; 256];
+    let mut i = 0;
+    while i < 256 {
+        out[i] = if e4m3 { e4m3_to_f32(i as u8) } else { e5m2_to_f32(i as u8) };
+        i += 1;
+    }
+    out
+}
+
+/// All values of e4m3.
+pub static E4M3_VALUES: [f32; 256] = table(true);
+/// All values of e5m2.
+pub static E5M2_VALUES: [f32; 256] = table(false);
 
 /// f32 to tf32, to nearest, ties away from zero: 10 bits of mantissa are kept.
 #[inline(always)]
