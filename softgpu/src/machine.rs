@@ -24,7 +24,7 @@ pub struct Module {
     /// Addresses of its variables; 0 for shared ones.
     pub variables: Vec<u64>,
     /// The constants of each kernel, with these addresses.
-    pub constants: Vec<Vec<Line>>,
+    pub constants: Vec<Arc<Vec<Line>>>,
     /// PTX lines of the operations of each kernel.
     pub lines: Vec<Arc<Vec<u32>>>,
 }
@@ -117,7 +117,7 @@ impl Machine {
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), *at as *mut u8, bytes.len()) };
             self.memory.arena().mark_range(*at, bytes.len() as u64);
         }
-        let constants = program.kernels.iter().map(|k| k.constants(|v| variables[v as usize])).collect();
+        let constants = program.kernels.iter().map(|k| Arc::new(k.constants(|v| variables[v as usize]))).collect();
         let lines = program.kernels.iter().map(|k| Arc::new(k.meta.iter().map(|m| m.line).collect())).collect();
         Ok(Module { program, variables, constants, lines })
     }

@@ -38,7 +38,12 @@ pub(crate) fn resolve(b: &mut Builder) -> R<()> {
     for (i, block) in blocks.iter().enumerate() {
         let last = block.end as usize - 1;
         if matches!(b.drafts[last].op.run, Run::Branch | Run::BranchIndex) {
-            b.drafts[last].op.imm = meet[i].map_or(NOWHERE, |m| blocks[m as usize].first) as i64;
+            let at = meet[i].map(|m| blocks[m as usize].first).filter(|at| {
+                // Paths that meet only to end need not meet: others may wait for the end of these threads.
+                let op = &b.drafts[*at as usize].op;
+                !(matches!(op.run, Run::Exit) && op.guard == NONE)
+            });
+            b.drafts[last].op.imm = at.unwrap_or(NOWHERE) as i64;
         }
     }
     Ok(())

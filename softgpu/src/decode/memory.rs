@@ -186,7 +186,6 @@ fn rmw(name: &str, ty: Ty, ftz: bool) -> Option<Rmw> {
         ("exch", Ty::B32 | Ty::B64) => Rmw::Exchange,
         ("cas", Ty::B16 | Ty::B32 | Ty::B64) => Rmw::CompareSwap,
         ("add", Ty::U32 | Ty::S32 | Ty::U64 | Ty::S64) => Rmw::Add,
-        // Atomics of f32 in global memory flush subnormal values on no part that is covered.
         ("add", Ty::F32) if ftz => Rmw::AddF32Ftz,
         ("add", Ty::F32) => Rmw::AddF32,
         ("add", Ty::F64) => Rmw::AddF64,

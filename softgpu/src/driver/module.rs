@@ -41,7 +41,7 @@ impl State {
         }
         let module = self.machine.load(device, memory, Arc::new(program)).map_err(|_| ERROR_OUT_OF_MEMORY)?;
         let h = self.fresh();
-        self.modules.insert(h, Loaded { context, module, functions: HashMap::new() });
+        self.modules.insert(h, Loaded { context, module: Arc::new(module), functions: HashMap::new() });
         Ok(h)
     }
 

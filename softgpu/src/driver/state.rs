@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::c_void;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::graph::{Capture, Graph, GraphExec};
 use super::queue::{Queued, Vc};
@@ -95,7 +95,7 @@ pub struct Loaded {
     /// Its context; 0 for a library.
     pub context: usize,
     /// What it holds.
-    pub module: Module,
+    pub module: Arc<Module>,
     /// Handles of its kernels.
     pub functions: HashMap<usize, usize>,
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use super::access::Access;
 use super::{Bits, Ctx, Flow, Stop};
-use crate::num::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32, ftz};
+use crate::num::{bf16_from_f32, bf16_to_f32, canon, f16_from_f32, f16_to_f32, ftz};
 use crate::program::{MemSpace, Op, Width};
 
 /// What an atomic does to its element; the number is `Op::e` of the operation's list.
@@ -90,8 +90,8 @@ fn apply(rmw: Rmw, old: u64, b: u64, c: u64, bytes: u32) -> u64 {
             }
         }
         Rmw::Add => old.wrapping_add(b),
-        Rmw::AddF32 => (f(old) + f(b)).to_bits() as u64,
-        Rmw::AddF32Ftz => ftz(ftz(f(old)) + ftz(f(b))).to_bits() as u64,
+        Rmw::AddF32 => canon(f(old) + f(b)).to_bits() as u64,
+        Rmw::AddF32Ftz => ftz(canon(ftz(f(old)) + ftz(f(b)))).to_bits() as u64,
         Rmw::AddF64 => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
         Rmw::AddF16 => add16(old as u16, b as u16) as u64,
         Rmw::AddBF16 => addb16(old as u16, b as u16) as u64,
@@ -191,6 +191,9 @@ pub fn atomic(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
             let (b, c) = (value(ctx, b, m.width, l), value(ctx, c, m.width, l));
             // SAFETY: within the access that was checked.
             let place = unsafe { places[l].add(i * m.size as usize) };
+            // Sums of f32 in global memory flush subnormal values, those in shared memory do not.
+            let in_global = rmw == Rmw::AddF32 && ctx.sync_key(m.space, at[l]).1;
+            let rmw = if in_global { Rmw::AddF32Ftz } else { rmw };
             let (old, new) = at_place(rmw, place, m.size, b, c);
             changed |= old != new;
             if d >= 0 {

@@ -2,7 +2,7 @@
 //! one another.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::block::Block;
@@ -19,7 +19,7 @@ const QUANTUM: u32 = 192;
 /// Strong reads of a warp without progress anywhere, after which its block gives way to others.
 pub const IMPATIENT: u64 = 64;
 /// Strong reads of a block's warp without progress anywhere, after which nothing more is expected.
-const HOPELESS: u64 = 1 << 18;
+const HOPELESS: u64 = 1 << 21;
 
 /// What is launched.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ pub struct Job {
     /// The parameters, as laid out by the kernel.
     pub params: Vec<u8>,
     /// The constants, with addresses filled in.
-    pub konst: Vec<Line>,
+    pub konst: Arc<Vec<Line>>,
     /// Chooses the order of blocks and warps; 0 is the plain order.
     pub seed: u64,
     /// Multiprocessors of the device.

@@ -3,6 +3,7 @@
 use super::block::Block;
 use super::lanes;
 use super::stats::Counters;
+use super::warp::Wait;
 use super::{Ctx, Env, Flow, Stop};
 use crate::program::{NONE, NOWHERE, Run};
 
@@ -127,6 +128,10 @@ pub fn turn<const COUNT: bool>(
                 node.mask &= !mask;
                 node.pc += 1;
                 warp.nodes[n] = node;
+                // Who waits for these lanes waits no longer.
+                for other in warp.nodes.iter_mut().filter(|o| matches!(o.wait, Wait::Lanes(_))) {
+                    other.wait = Wait::None;
+                }
                 env.progress.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let more = node.mask != 0 || warp.retire(n);
                 block.recheck_barriers();

@@ -69,6 +69,7 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     if count % 32 != 0 || (op.b != NONE && count == 0) || count > ctx.env.job.threads().next_multiple_of(32) {
         return ctx.stop(Kind::BadOperand, Some(lane), format!("barrier {id} with {count} threads"));
     }
+    let all = ctx.env.job.threads().next_multiple_of(32);
     let aligned = op.imm & ALIGNED != 0;
     if aligned && mask != ctx.live() {
         if ctx.checks(Check::Barriers) {
@@ -88,6 +89,9 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     if b.arrived == 0 {
         b.expected = count;
         b.all = true;
+    } else if [b.expected, count] == [0, all] || [b.expected, count] == [all, 0] {
+        // All threads of the block, said in numbers.
+        b.expected = all;
     } else if b.expected != count {
         let m = format!("barrier {id} with {count} threads, where others wait for {} threads (0: all)", b.expected);
         return ctx.stop(Kind::BadOperand, Some(lane), m);

@@ -224,5 +224,21 @@ __constant__ float table[4] = {1, 2, 3, 4};
 K constants_ok(float* a, u32 n) { a[G] = table[G & 3]; }
 
 // A mask that names lanes which never come.
-K shuffle(u32* a, u32 n) { if ((T & 31) < n) a[G] = __shfl_sync(~0u, T, 0); else a[G] = 0; }
-K shuffle_ok(u32* a, u32 n) { u32 v = __shfl_sync(~0u, T, 0); if ((T & 31) < n) a[G] = v; else a[G] = 0; }
+K shuffle(u32* a, u32 n) {
+  u32 v = 0;
+  if ((T & 31) < n) v = __shfl_sync(~0u, T, 0);
+  __syncthreads();
+  a[G] = v;
+}
+K shuffle_ok(u32* a, u32 n) {
+  u32 v = __shfl_sync(~0u, T, 0);
+  if ((T & 31) >= n) v = 0;
+  __syncthreads();
+  a[G] = v;
+}
+
+// Some lanes end while others wait for them at a warp-wide operation: that is allowed.
+K early_exit_ok(u32* a, u32 n) {
+  if ((T & 31) >= n) { a[G] = 7; return; }
+  a[G] = __reduce_add_sync(~0u, 1);
+}

@@ -193,6 +193,11 @@ fn warp_operations_whose_lanes_never_come_are_found() {
     let f = g.fails("shuffle", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(8)]);
     assert!(matches!(f.kind, Kind::Deadlock | Kind::Divergent | Kind::BadOperand), "{f}");
     g.run("shuffle_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(8)]);
+    for seed in 0..8 {
+        g.machine.settings.seed = seed;
+        g.run("early_exit_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(20)]);
+        assert!(g.read::<u32>(a, 128).iter().enumerate().all(|(t, x)| *x == if t & 31 < 20 { 20 } else { 7 }));
+    }
 }
 
 #[test]
