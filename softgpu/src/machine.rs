@@ -143,7 +143,12 @@ impl Machine {
             // What the machine itself cannot run is refused with the check off, too.
             let threads: u64 = l.block.iter().map(|d| *d as u64).product();
             let blocks: u64 = l.grid.iter().map(|d| *d as u64).product();
-            if self.settings.checks.has(Check::Limits) || threads == 0 || threads > 1024 || blocks == 0 || blocks >> 32 != 0 {
+            if self.settings.checks.has(Check::Limits)
+                || threads == 0
+                || threads > 1024
+                || blocks == 0
+                || blocks >> 32 != 0
+            {
                 return Err(limits(m));
             }
         }
@@ -173,12 +178,20 @@ impl Machine {
         });
         let standing = Standing { first_serial, unordered: &l.unordered };
         let Settings { checks, counting, .. } = self.settings;
-        launch(&module.program, kernel, &job, checks, &mut self.memory, standing, counting).map_err(LaunchError::Finding)
+        launch(&module.program, kernel, &job, checks, &mut self.memory, standing, counting)
+            .map_err(LaunchError::Finding)
     }
 
     /// Checks that nothing of `unordered` touched a range in a way that races with this access by `serial`, and
     /// remembers it. Returns an address and whose access it races with.
-    pub fn touch(&mut self, at: u64, bytes: u64, write: bool, serial: u32, unordered: &[(u32, u32)]) -> Option<(u64, u32)> {
+    pub fn touch(
+        &mut self,
+        at: u64,
+        bytes: u64,
+        write: bool,
+        serial: u32,
+        unordered: &[(u32, u32)],
+    ) -> Option<(u64, u32)> {
         let arena = self.memory.arena();
         let foreign = |word: u64| {
             let s = serial_of(word);
@@ -197,7 +210,11 @@ impl Machine {
                 return Some((word, serial_of(r)));
             }
             let mine = pack(serial, 0xffff, 0, 0, touched, false);
-            if write { cell.writer.store(mine, Relaxed) } else { cell.reader.store(mine, Relaxed) }
+            if write {
+                cell.writer.store(mine, Relaxed)
+            } else {
+                cell.reader.store(mine, Relaxed)
+            }
             word += 4;
         }
         None
@@ -224,4 +241,3 @@ impl Machine {
         unsafe { std::ptr::copy_nonoverlapping(at as *const u8, bytes.as_mut_ptr(), bytes.len()) };
     }
 }
-

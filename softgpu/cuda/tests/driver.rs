@@ -96,7 +96,8 @@ fn scale(f: &CudaFunction, stream: &Arc<CudaStream>, at: u64, s: f32, n: u32) ->
 #[test]
 fn it_is_ours() {
     // SAFETY: the type of the private symbol.
-    let version = unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> *const c_char>(symbol(c"softgpu_version"))() };
+    let version =
+        unsafe { std::mem::transmute::<*mut c_void, extern "C" fn() -> *const c_char>(symbol(c"softgpu_version"))() };
     // SAFETY: a string of the library.
     assert_eq!(unsafe { CStr::from_ptr(version) }.to_str(), Ok(env!("CARGO_PKG_VERSION")));
 }
@@ -107,7 +108,8 @@ fn a_program_allocates_compiles_launches_and_reads_back() {
     assert_eq!(s.ctx.name().as_deref(), Ok("NVIDIA H100 80GB HBM3"));
     assert_eq!(s.ctx.compute_capability(), Ok((9, 0)));
     let stream = s.ctx.default_stream();
-    let (a, b): (Vec<f32>, Vec<f32>) = ((0..1000).map(|i| i as f32).collect(), (0..1000).map(|i| 2.0 * i as f32).collect());
+    let (a, b): (Vec<f32>, Vec<f32>) =
+        ((0..1000).map(|i| i as f32).collect(), (0..1000).map(|i| 2.0 * i as f32).collect());
     let (da, db) = (stream.clone_htod(&a).unwrap(), stream.clone_htod(&b).unwrap());
     let mut dc = stream.alloc_zeros::<f32>(1000).unwrap();
     let f = s.function("add");
@@ -185,10 +187,23 @@ fn raw(ctx: &CudaContext, bytes: usize) -> Raw {
 
 fn raw_scale(f: sys::CUfunction, stream: sys::CUstream, at: u64, n: u32) {
     let (mut at, mut s, mut n) = (at, 2f32, n);
-    let mut params = [&mut at as *mut _ as *mut c_void, &mut s as *mut _ as *mut c_void, &mut n as *mut _ as *mut c_void];
+    let mut params =
+        [&mut at as *mut _ as *mut c_void, &mut s as *mut _ as *mut c_void, &mut n as *mut _ as *mut c_void];
     // SAFETY: the arguments are those of the kernel.
     unsafe {
-        ok(sys::cuLaunchKernel(f, n.div_ceil(128), 1, 1, 128, 1, 1, 0, stream, params.as_mut_ptr(), std::ptr::null_mut()));
+        ok(sys::cuLaunchKernel(
+            f,
+            n.div_ceil(128),
+            1,
+            1,
+            128,
+            1,
+            1,
+            0,
+            stream,
+            params.as_mut_ptr(),
+            std::ptr::null_mut(),
+        ));
     }
 }
 
@@ -307,7 +322,8 @@ fn parameters_of_an_instantiated_graph_are_updated() {
     let f = s.function("scale");
     let r = raw(&s.ctx, 4096);
     let (mut at, mut factor, mut n) = (r.at, 2f32, 1024u32);
-    let mut params = [&mut at as *mut _ as *mut c_void, &mut factor as *mut _ as *mut c_void, &mut n as *mut _ as *mut c_void];
+    let mut params =
+        [&mut at as *mut _ as *mut c_void, &mut factor as *mut _ as *mut c_void, &mut n as *mut _ as *mut c_void];
     // SAFETY: as the driver documents these calls.
     unsafe {
         let (mut graph, mut node, mut exec) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
@@ -379,7 +395,8 @@ fn a_stray_kernel_ends_its_context_and_is_told() {
     let mut launch = stream.launch_builder(&f);
     launch.arg(&mut a).arg(&n);
     // SAFETY: the fault is what is tested.
-    unsafe { launch.launch(LaunchConfig { grid_dim: (2, 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 }) }.unwrap();
+    unsafe { launch.launch(LaunchConfig { grid_dim: (2, 1, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 }) }
+        .unwrap();
     assert_eq!(code(stream.synchronize()), CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
     let report = last_report();
     let f: serde_json::Value = serde_json::from_str(&report).unwrap_or_else(|e| panic!("{report}: {e}"));
@@ -402,7 +419,9 @@ fn launches_over_a_limit_are_refused_when_made() {
         let mut launch = stream.launch_builder(&f);
         launch.arg(&mut a);
         // SAFETY: the arguments are those of the kernel.
-        let r = unsafe { launch.launch(LaunchConfig { grid_dim: (1, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes: shared }) };
+        let r = unsafe {
+            launch.launch(LaunchConfig { grid_dim: (1, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes: shared })
+        };
         assert_eq!(code(r) == CUresult::CUDA_SUCCESS, want, "{shared} {allow:?}");
     }
     stream.synchronize().unwrap();
@@ -415,7 +434,7 @@ fn machine_code_and_bad_ptx_are_refused_with_a_reason() {
     let mut m = std::ptr::null_mut();
     // SAFETY: images that end with zeros.
     unsafe {
-        let r = sys::cuModuleLoadData(&mut m, b"\x7fELF\0\0\0\0\0\0\0\0".as_ptr() as *const c_void);
+        let r = sys::cuModuleLoadData(&mut m, c"\x7fELF\x01\x01\x01".as_ptr() as *const c_void);
         assert_eq!(r, CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);
         let bad = c".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {\nfrobnicate.u32 %r1;\n}\n";
         assert_eq!(sys::cuModuleLoadData(&mut m, bad.as_ptr() as *const c_void), CUresult::CUDA_ERROR_INVALID_PTX);
@@ -427,9 +446,11 @@ fn addresses_of_functions_are_given_by_name_and_version() {
     library();
     let mut f = std::ptr::null_mut();
     let mut status = sys::CUdriverProcAddressQueryResult::CU_GET_PROC_ADDRESS_SUCCESS;
-    for (name, version, symbol_name) in
-        [(c"cuMemAlloc", 3020, c"cuMemAlloc_v2"), (c"cuCtxCreate", 3020, c"cuCtxCreate_v2"), (c"cuLaunchKernel_ptsz", 7000, c"cuLaunchKernel")]
-    {
+    for (name, version, symbol_name) in [
+        (c"cuMemAlloc", 3020, c"cuMemAlloc_v2"),
+        (c"cuCtxCreate", 3020, c"cuCtxCreate_v2"),
+        (c"cuLaunchKernel_ptsz", 7000, c"cuLaunchKernel"),
+    ] {
         // SAFETY: as the driver documents it.
         unsafe { ok(sys::cuGetProcAddress_v2(name.as_ptr(), &mut f, version, 0, &mut status)) };
         assert_eq!(f, symbol(symbol_name), "{name:?}");

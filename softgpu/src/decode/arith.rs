@@ -461,9 +461,7 @@ pub(super) fn function(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
         ($f:path, $to:path, $from:path) => {
             match ty {
                 Ty::F16 | Ty::BF16 => map1(|a: u16| $from($f($to(a)))),
-                _ => map1(|a: u32| {
-                    $from($f($to(a as u16))) as u32 | ($from($f($to((a >> 16) as u16))) as u32) << 16
-                }),
+                _ => map1(|a: u32| $from($f($to(a as u16))) as u32 | ($from($f($to((a >> 16) as u16))) as u32) << 16),
             }
         };
     }

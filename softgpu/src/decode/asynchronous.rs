@@ -64,7 +64,16 @@ pub(super) fn copy(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     };
     b.shared_access(MemSpace::Shared, size as u32);
     let (space, order) = (MemSpace::Shared, Order::default());
-    b.mems.push(Mem { space, size: size as u32, count: 1, width: Width::W32, signed: false, address: width, order, offset });
+    b.mems.push(Mem {
+        space,
+        size: size as u32,
+        count: 1,
+        width: Width::W32,
+        signed: false,
+        address: width,
+        order,
+        offset,
+    });
     let x = b.mems.len() as u32 - 1;
     let op = Op { a: to, c: source, x, imm, ..Op::new(Run::Sys(asynchronous::copy)) };
     b.emit(Class::AsyncCopy, op, 0, vec![from], 0);

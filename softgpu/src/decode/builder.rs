@@ -219,7 +219,8 @@ impl<'m> Builder<'m> {
     pub fn place_local(&mut self, v: &Var) -> R<Binding> {
         let at = self.local_bytes.next_multiple_of(v.align);
         let end = u32::try_from(v.bytes()).ok().and_then(|b| at.checked_add(b)).filter(|e| *e < 1 << 24);
-        self.local_bytes = end.ok_or_else(|| LoadError::at(v.line, format!("{} is too large for local memory", v.name)))?;
+        self.local_bytes =
+            end.ok_or_else(|| LoadError::at(v.line, format!("{} is too large for local memory", v.name)))?;
         Ok(Binding::Local(at))
     }
 

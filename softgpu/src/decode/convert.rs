@@ -275,7 +275,17 @@ fn from_integer(b: &mut Builder, i: &Instr, c: &Cvt) -> R<()> {
     let unsigned = matches!(c.from, Ty::U64 | Ty::B64);
     macro_rules! both {
         (|$x:ident| $e:expr) => {
-            if unsigned { map1(|a: u64| { let $x = a as i128; $e }) } else { map1(|a: i64| { let $x = a as i128; $e }) }
+            if unsigned {
+                map1(|a: u64| {
+                    let $x = a as i128;
+                    $e
+                })
+            } else {
+                map1(|a: i64| {
+                    let $x = a as i128;
+                    $e
+                })
+            }
         };
     }
     let f = match (c.to, c.mode) {
@@ -381,7 +391,13 @@ fn clip(x: f32) -> f32 {
 
 /// `cvt….{f16x2,bf16x2,e4m3x2,e5m2x2}.f32 d, a, b`: a in the upper half.
 fn packed(b: &mut Builder, i: &Instr, c: &Cvt) -> R<()> {
-    if c.from != Ty::F32 || c.sat || c.flush || c.whole.is_some() || c.away || !(c.nearest || c.mode == Some(Mode::Zero)) {
+    if c.from != Ty::F32
+        || c.sat
+        || c.flush
+        || c.whole.is_some()
+        || c.away
+        || !(c.nearest || c.mode == Some(Mode::Zero))
+    {
         return b.err(i, "not with three operands");
     }
     let d = b.dst(i, &i.operands[0], width_of(c.to))?;

@@ -66,14 +66,11 @@ fn pack(b: &mut Builder, i: &Instr, ty: Ty, d: &Operand, parts: &[Operand]) -> R
         (8, 2) => (map2(|a: u32, b: u32| a as u64 | (b as u64) << 32), Ty::B32),
         (16, 2) => (map2(|a: u64, b: u64| a as u128 | (b as u128) << 64), Ty::B64),
         (2, 2) => (map2(|a: u16, b: u16| (a & 0xff) | b << 8), Ty::B8),
-        (4, 4) => (
-            map4(|a: u16, b: u16, c: u16, d: u16| u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])),
-            Ty::B8,
-        ),
+        (4, 4) => {
+            (map4(|a: u16, b: u16, c: u16, d: u16| u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8])), Ty::B8)
+        }
         (8, 4) => (
-            map4(|a: u16, b: u16, c: u16, d: u16| {
-                a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
-            }),
+            map4(|a: u16, b: u16, c: u16, d: u16| a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48),
             Ty::B16,
         ),
         (16, 4) => (
@@ -301,6 +298,8 @@ const COMPARISONS: [&str; 18] = [
 ];
 
 /// The comparison of two values of `ty`.
+// The unordered comparisons are by definition the negated ordered ones.
+#[allow(clippy::neg_cmp_op_on_partial_ord)]
 fn comparison(name: &str, ty: Ty, flush: bool) -> Option<AluFn> {
     macro_rules! ordered {
         ($t:ty) => {
@@ -541,8 +540,8 @@ pub(super) fn cvta(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
 
 /// `isspacep`.
 pub(super) fn isspacep(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
-    use crate::exec::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
     use crate::exec::lanes::test;
+    use crate::exec::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW};
     let Some(space) = m.any(&["global", "const", "shared", "shared::cta", "local", "param", "param::entry"]) else {
         return b.err(i, "no state space");
     };

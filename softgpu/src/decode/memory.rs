@@ -14,9 +14,25 @@ fn caching(m: &mut Mods) -> bool {
     let hinted = m.take("L2::cache_hint");
     while m
         .any(&[
-            "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "L1::no_allocate", "L1::evict_first", "L1::evict_last",
-            "L1::evict_normal", "L1::evict_unchanged", "L2::64B", "L2::128B", "L2::256B", "L2::evict_first",
-            "L2::evict_last", "L2::evict_normal",
+            "ca",
+            "cg",
+            "cs",
+            "lu",
+            "cv",
+            "wb",
+            "wt",
+            "nc",
+            "L1::no_allocate",
+            "L1::evict_first",
+            "L1::evict_last",
+            "L1::evict_normal",
+            "L1::evict_unchanged",
+            "L2::64B",
+            "L2::128B",
+            "L2::256B",
+            "L2::evict_first",
+            "L2::evict_last",
+            "L2::evict_normal",
         ])
         .is_some()
     {}
@@ -143,7 +159,8 @@ pub(super) fn load(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     let x = b.mem(mem);
     let n = list.len();
     if space == MemSpace::Param
-        && let (Operand::Address { base: Some(name), offset: more, .. }, Some(Binding::Param(at))) = (&i.operands[1], bound)
+        && let (Operand::Address { base: Some(name), offset: more, .. }, Some(Binding::Param(at))) =
+            (&i.operands[1], bound)
     {
         let _ = name;
         let op = Op { x, imm: at as i64 + more, ..Op::new(Run::Sys(access::load_param)) };
@@ -174,7 +191,8 @@ pub(super) fn store(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
         return b.err(i, "not of this type or size");
     }
     b.shared_access(space, size * count as u32);
-    let x = b.mem(Mem { space, size, count: count as u32, width: reg, signed: false, address: width, order, offset: 0 });
+    let x =
+        b.mem(Mem { space, size, count: count as u32, width: reg, signed: false, address: width, order, offset: 0 });
     let op = Op { a: address, x, imm: offset, ..Op::new(Run::Sys(access::store)) };
     b.emit(class_of(space), op, 0, list, 0);
     Ok(())
@@ -296,7 +314,14 @@ pub(super) fn hint(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
 pub(super) fn policy(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     while m
         .any(&[
-            "fractional", "range", "cvt", "L2", "global", "L2::evict_last", "L2::evict_normal", "L2::evict_first",
+            "fractional",
+            "range",
+            "cvt",
+            "L2",
+            "global",
+            "L2::evict_last",
+            "L2::evict_normal",
+            "L2::evict_first",
             "L2::evict_unchanged",
         ])
         .is_some()

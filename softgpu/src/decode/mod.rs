@@ -49,7 +49,13 @@ pub fn decode(module: &Module) -> Result<Program, LoadError> {
     for f in module.functions.iter().filter(|f| !f.entry && f.body.is_some()) {
         kernel::check_function(module, f, &names).map_err(|e| e.within(&f.name))?;
     }
-    Ok(Program { target: module.target.clone(), version: module.version, kernels, globals, files: module.files.clone() })
+    Ok(Program {
+        target: module.target.clone(),
+        version: module.version,
+        kernels,
+        globals,
+        files: module.files.clone(),
+    })
 }
 
 /// A variable with the bytes of its initialiser. Shared ones keep their place in the numbering but hold nothing.

@@ -124,7 +124,16 @@ pub(super) fn matrix(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     let space = if shared || known { MemSpace::Shared } else { MemSpace::Generic };
     b.shared_access(MemSpace::Shared, 16);
     let order = Order::default();
-    b.mems.push(Mem { space, size: 16, count: count as u32, width: Width::W32, signed: trans, address: width, order, offset: 0 });
+    b.mems.push(Mem {
+        space,
+        size: 16,
+        count: count as u32,
+        width: Width::W32,
+        signed: trans,
+        address: width,
+        order,
+        offset: 0,
+    });
     let x = b.mems.len() as u32 - 1;
     let run = if load { matrix::load_matrix } else { matrix::store_matrix };
     b.emit(Class::Shared, Op { a, x, imm, ..Op::new(Run::Sys(run)) }, 0, list, if load { count } else { 0 });

@@ -124,7 +124,9 @@ pub(super) fn matching(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     let ty = m.ty(i)?;
     m.finish(i)?;
     b.arity(i, 3)?;
-    let (Some(mode), true, Ty::B32 | Ty::B64) = (mode, sync_mod, ty) else { return b.err(i, "needs any or all, sync, b32 or b64") };
+    let (Some(mode), true, Ty::B32 | Ty::B64) = (mode, sync_mod, ty) else {
+        return b.err(i, "needs any or all, sync, b32 or b64");
+    };
     let (d, p) = match &i.operands[0] {
         Operand::Pair(d, p) if mode == "all" => (d.as_ref(), Some(p.as_ref())),
         d => (d, None),
@@ -136,7 +138,15 @@ pub(super) fn matching(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     };
     let a = b.src(i, &i.operands[1], ty)?;
     let members = b.src(i, &i.operands[2], Ty::B32)?;
-    let op = Op { d, a, b: members, c, x: ty.bytes(), imm: (mode == "all") as i64, ..Op::new(Run::Sys(collective::matching)) };
+    let op = Op {
+        d,
+        a,
+        b: members,
+        c,
+        x: ty.bytes(),
+        imm: (mode == "all") as i64,
+        ..Op::new(Run::Sys(collective::matching))
+    };
     b.emit(Class::Warp, op, D | 8, Vec::new(), 0);
     Ok(())
 }
@@ -144,7 +154,9 @@ pub(super) fn matching(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
 /// `redux.sync`.
 pub(super) fn reduce(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> {
     let sync_mod = m.take("sync");
-    let Some(kind) = m.any(&collective::REDUCTIONS).filter(|_| sync_mod) else { return b.err(i, "needs .sync and a kind") };
+    let Some(kind) = m.any(&collective::REDUCTIONS).filter(|_| sync_mod) else {
+        return b.err(i, "needs .sync and a kind");
+    };
     let ty = m.ty(i)?;
     m.finish(i)?;
     b.arity(i, 3)?;

@@ -217,7 +217,9 @@ impl Arena {
         if a < b {
             self.mark(at, (a - at) as u32);
             // SAFETY: the bits of [a, b), whole bytes of the bitmap.
-            unsafe { std::ptr::write_bytes(self.init.add(((a - self.base) >> 3) as usize), 0xff, ((b - a) >> 3) as usize) };
+            unsafe {
+                std::ptr::write_bytes(self.init.add(((a - self.base) >> 3) as usize), 0xff, ((b - a) >> 3) as usize)
+            };
             self.mark(b, (end - b) as u32);
         } else {
             self.mark(at, bytes as u32);
@@ -242,7 +244,7 @@ impl Arena {
 
     /// Gives the pages of a range of whole pages back, with all that is remembered of them.
     pub fn forget(&self, at: u64, bytes: u64) {
-        debug_assert!(at % PAGE == 0 && bytes % PAGE == 0);
+        debug_assert!(at.is_multiple_of(PAGE) && bytes.is_multiple_of(PAGE));
         let o = at - self.base;
         let drop = |p: *mut u8, from: u64, size: u64| {
             let (a, b) = (from.next_multiple_of(PAGE).min(from + size), (from + size) & !(PAGE - 1));

@@ -208,7 +208,8 @@ impl Memory {
     pub fn ranges(&mut self) -> Arc<Vec<Range>> {
         let live = &self.live;
         let fresh = || {
-            let range = |a: &Allocation| Range { lo: a.base, hi: a.base + a.size, constant: a.purpose == Purpose::Constant };
+            let range =
+                |a: &Allocation| Range { lo: a.base, hi: a.base + a.size, constant: a.purpose == Purpose::Constant };
             Arc::new(live.values().map(range).collect())
         };
         self.ranges.get_or_insert_with(fresh).clone()

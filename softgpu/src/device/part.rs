@@ -37,18 +37,81 @@ const GIB: u64 = 1 << 30;
 
 /// All parts.
 pub static PARTS: &[Part] = &[
-    part("a100", "NVIDIA A100-SXM4-80GB", (8, 0), 108, 79 * GIB, (2048, 32, 167_936, 166_912), 40 << 20, (1_410, 1_593, 5120)),
-    part("a100-40gb", "NVIDIA A100-SXM4-40GB", (8, 0), 108, 39 * GIB, (2048, 32, 167_936, 166_912), 40 << 20, (1_410, 1_215, 5120)),
+    part(
+        "a100",
+        "NVIDIA A100-SXM4-80GB",
+        (8, 0),
+        108,
+        79 * GIB,
+        (2048, 32, 167_936, 166_912),
+        40 << 20,
+        (1_410, 1_593, 5120),
+    ),
+    part(
+        "a100-40gb",
+        "NVIDIA A100-SXM4-40GB",
+        (8, 0),
+        108,
+        39 * GIB,
+        (2048, 32, 167_936, 166_912),
+        40 << 20,
+        (1_410, 1_215, 5120),
+    ),
     part("a10", "NVIDIA A10", (8, 6), 72, 22 * GIB, (1536, 16, 102_400, 101_376), 6 << 20, (1_695, 6_251, 384)),
-    part("rtx3090", "NVIDIA GeForce RTX 3090", (8, 6), 82, 24 * GIB, (1536, 16, 102_400, 101_376), 6 << 20, (1_695, 9_751, 384)),
+    part(
+        "rtx3090",
+        "NVIDIA GeForce RTX 3090",
+        (8, 6),
+        82,
+        24 * GIB,
+        (1536, 16, 102_400, 101_376),
+        6 << 20,
+        (1_695, 9_751, 384),
+    ),
     part("l4", "NVIDIA L4", (8, 9), 58, 22 * GIB, (1536, 24, 102_400, 101_376), 48 << 20, (2_040, 6_251, 192)),
     part("l40s", "NVIDIA L40S", (8, 9), 142, 44 * GIB, (1536, 24, 102_400, 101_376), 96 << 20, (2_520, 9_001, 384)),
-    part("rtx4090", "NVIDIA GeForce RTX 4090", (8, 9), 128, 24 * GIB, (1536, 24, 102_400, 101_376), 72 << 20, (2_520, 10_501, 384)),
-    part("h100-pcie", "NVIDIA H100 PCIe", (9, 0), 114, 79 * GIB, (2048, 32, 233_472, 232_448), 50 << 20, (1_755, 1_593, 5120)),
-    part("h100-sxm", "NVIDIA H100 80GB HBM3", (9, 0), 132, 79 * GIB, (2048, 32, 233_472, 232_448), 50 << 20, (1_980, 2_619, 5120)),
+    part(
+        "rtx4090",
+        "NVIDIA GeForce RTX 4090",
+        (8, 9),
+        128,
+        24 * GIB,
+        (1536, 24, 102_400, 101_376),
+        72 << 20,
+        (2_520, 10_501, 384),
+    ),
+    part(
+        "h100-pcie",
+        "NVIDIA H100 PCIe",
+        (9, 0),
+        114,
+        79 * GIB,
+        (2048, 32, 233_472, 232_448),
+        50 << 20,
+        (1_755, 1_593, 5120),
+    ),
+    part(
+        "h100-sxm",
+        "NVIDIA H100 80GB HBM3",
+        (9, 0),
+        132,
+        79 * GIB,
+        (2048, 32, 233_472, 232_448),
+        50 << 20,
+        (1_980, 2_619, 5120),
+    ),
     part("h200", "NVIDIA H200", (9, 0), 132, 139 * GIB, (2048, 32, 233_472, 232_448), 50 << 20, (1_980, 3_201, 6144)),
     part("b200", "NVIDIA B200", (10, 0), 148, 178 * GIB, (2048, 32, 233_472, 232_448), 126 << 20, (1_965, 3_996, 7680)),
-    part("rtx5090", "NVIDIA GeForce RTX 5090", (12, 0), 170, 31 * GIB, (1536, 24, 102_400, 101_376), 96 << 20, (2_407, 14_001, 512)),
+    part(
+        "rtx5090",
+        "NVIDIA GeForce RTX 5090",
+        (12, 0),
+        170,
+        31 * GIB,
+        (1536, 24, 102_400, 101_376),
+        96 << 20,
+        (2_407, 14_001, 512),
+    ),
 ];
 
 const fn part(
@@ -97,8 +160,8 @@ pub fn by_id(id: &str) -> Option<&'static Part> {
 /// The part that stands for a target (`90` for sm_90): the first of its capability in the usual choice.
 pub fn for_capability(capability: u32) -> Option<&'static Part> {
     by_id(match capability {
-        ..=80 => "a100",
-        ..=86 => "rtx3090",
+        0..=80 => "a100",
+        81..=86 => "rtx3090",
         87..=89 => "rtx4090",
         90 => "h100-sxm",
         100..=109 => "b200",
@@ -132,13 +195,20 @@ impl Part {
         if let Some(t) = threads {
             // Code compiled for blocks of a known size fits them.
             let warps = (t as u32).min(MAX_THREADS).div_ceil(32).max(1);
-            r = r.min(REGISTERS / (warps * 32) & !7);
+            r = r.min((REGISTERS / (warps * 32)) & !7);
         }
         r.max(16)
     }
 
     /// Why a launch is over a limit, if it is. `allowed` is the dynamic shared memory that the kernel was allowed.
-    pub fn over_limits(&self, k: &Kernel, grid: [u32; 3], block: [u32; 3], shared: u32, allowed: u32) -> Option<String> {
+    pub fn over_limits(
+        &self,
+        k: &Kernel,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared: u32,
+        allowed: u32,
+    ) -> Option<String> {
         let threads: u64 = block.iter().map(|d| *d as u64).product();
         if grid.contains(&0) || block.contains(&0) {
             return Some(format!("a grid of {grid:?} blocks of {block:?} threads is empty"));
@@ -147,10 +217,14 @@ impl Part {
             return Some(format!("the grid {grid:?} is over (2147483647, 65535, 65535)"));
         }
         if grid.iter().map(|g| *g as u64).product::<u64>() > u32::MAX as u64 {
-            return Some(format!("the grid {grid:?} has more than 4294967295 blocks, which is a limit of this machine"));
+            return Some(format!(
+                "the grid {grid:?} has more than 4294967295 blocks, which is a limit of this machine"
+            ));
         }
         if block[0] > 1024 || block[1] > 1024 || block[2] > 64 || threads > MAX_THREADS as u64 {
-            return Some(format!("a block of {block:?} has {threads} threads: at most (1024, 1024, 64) and 1024 in all"));
+            return Some(format!(
+                "a block of {block:?} has {threads} threads: at most (1024, 1024, 64) and 1024 in all"
+            ));
         }
         if let Some(r) = k.reqntid
             && r != block

@@ -50,7 +50,10 @@ fn copy(c: Copy, stream: *mut c_void, waits: bool) -> Result<(), Code> {
                 (Place::Device(a), _) | (_, Place::Device(a)) => s.machine.memory.near(*a),
                 _ => Default::default(),
             };
-            return Err(s.refuse(code, &format!("a copy of {} bytes that do not lie within one allocation: {near}", c.width * c.height)));
+            return Err(s.refuse(
+                code,
+                &format!("a copy of {} bytes that do not lie within one allocation: {near}", c.width * c.height),
+            ));
         }
         let capturing = s.streams[&h].capture.is_some();
         if capturing && waits {
@@ -167,7 +170,15 @@ pub(super) unsafe fn planes(c: *const Copy3d) -> Result<Vec<Copy>, Code> {
 }
 
 /// Fills memory. The calls without a stream wait for nothing, as with any driver, but are ordered by the default stream.
-fn fill(at: u64, pitch: usize, value: u32, size: u32, width: usize, height: usize, stream: *mut c_void) -> Result<(), Code> {
+fn fill(
+    at: u64,
+    pitch: usize,
+    value: u32,
+    size: u32,
+    width: usize,
+    height: usize,
+    stream: *mut c_void,
+) -> Result<(), Code> {
     if width == 0 || height == 0 {
         return Ok(());
     }
@@ -176,9 +187,12 @@ fn fill(at: u64, pitch: usize, value: u32, size: u32, width: usize, height: usiz
         let (pitch, width, height) = (pitch as u64, width as u64, height as u64);
         let span = pitch * (height - 1) + width * size as u64;
         let inside = s.machine.memory.at(at).is_some_and(|a| span <= a.base + a.size - at);
-        if !inside || at % size as u64 != 0 {
+        if !inside || !at.is_multiple_of(size as u64) {
             let (near, _) = s.machine.memory.near(at);
-            return Err(s.refuse(ERROR_INVALID_VALUE, &format!("a memset of {span} bytes that do not lie within one allocation: {near}")));
+            return Err(s.refuse(
+                ERROR_INVALID_VALUE,
+                &format!("a memset of {span} bytes that do not lie within one allocation: {near}"),
+            ));
         }
         s.enqueue(h, Op::Fill { at, pitch, value, size, width, height }).map(|_| ())
     })

@@ -42,7 +42,9 @@ fn attribute(p: &Part, which: u32, ordinal: usize) -> Option<i64> {
         // caches, cooperative launch, memory pools.
         15 | 19 | 31 | 41 | 78 | 79 | 80 | 95 | 115 => 1,
         // Which shapes of textures there are, and everything else that numbers here name: nothing.
-        17 | 18 | 20..=30 | 32 | 34 | 35 | 42..=74 | 77 | 83..=86 | 88..=94 | 96 | 98..=105 | 107 | 110 | 112..=114 => 0,
+        17 | 18 | 20..=30 | 32 | 34 | 35 | 42..=74 | 77 | 83..=86 | 88..=94 | 96 | 98..=105 | 107 | 110 | 112..=114 => {
+            0
+        }
         116..=160 => 0,
         _ => return None,
     })

@@ -145,7 +145,10 @@ impl State {
         }
         let id = self.fresh();
         let graph = Graph::default();
-        self.captures.insert(id, Capture { graph, origin: stream, tails: HashMap::from([(stream, Vec::new())]), invalid: false });
+        self.captures.insert(
+            id,
+            Capture { graph, origin: stream, tails: HashMap::from([(stream, Vec::new())]), invalid: false },
+        );
         if let Some(s) = self.streams.get_mut(&stream) {
             s.capture = Some(id);
         }
@@ -199,9 +202,8 @@ impl State {
     pub fn update_exec(&mut self, exec: usize, graph: usize) -> Result<(), Code> {
         let nodes = self.graphs.get(&graph).ok_or(ERROR_INVALID_HANDLE)?.sorted().ok_or(ERROR_INVALID_VALUE)?;
         let e = self.execs.get_mut(&exec).ok_or(ERROR_INVALID_HANDLE)?;
-        let same = |a: &Node, b: &Node| {
-            a.after == b.after && std::mem::discriminant(&a.op) == std::mem::discriminant(&b.op)
-        };
+        let same =
+            |a: &Node, b: &Node| a.after == b.after && std::mem::discriminant(&a.op) == std::mem::discriminant(&b.op);
         if nodes.len() != e.nodes.len() || !nodes.iter().zip(&e.nodes).all(|(a, b)| same(a, b)) {
             return Err(ERROR_GRAPH_EXEC_UPDATE_FAILURE);
         }

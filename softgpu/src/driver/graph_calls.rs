@@ -68,7 +68,13 @@ unsafe fn numbers(g: &Graph, deps: *const *mut c_void, count: usize) -> Result<V
     (0..count).map(|i| g.find(unsafe { *deps.add(i) } as usize)).collect()
 }
 
-unsafe fn add(out: *mut *mut c_void, graph: *mut c_void, deps: *const *mut c_void, count: usize, op: Op) -> Result<(), Code> {
+unsafe fn add(
+    out: *mut *mut c_void,
+    graph: *mut c_void,
+    deps: *const *mut c_void,
+    count: usize,
+    op: Op,
+) -> Result<(), Code> {
     let h = with(|s| {
         let h = s.fresh();
         let g = s.graphs.get_mut(&(graph as usize)).ok_or(ERROR_INVALID_HANDLE)?;
@@ -84,7 +90,12 @@ unsafe fn kernel(s: &mut State, p: &KernelNode, alternative: *mut c_void) -> Res
     unsafe { kernel_op(s, f as usize, p.grid, p.block, p.shared, p.params, p.extra, false) }
 }
 
-unsafe fn set_exec(exec: *mut c_void, node: *mut c_void, p: *const KernelNode, alternative: *mut c_void) -> Result<(), Code> {
+unsafe fn set_exec(
+    exec: *mut c_void,
+    node: *mut c_void,
+    p: *const KernelNode,
+    alternative: *mut c_void,
+) -> Result<(), Code> {
     let p = unsafe { p.as_ref() }.ok_or(ERROR_INVALID_VALUE)?;
     with(|s| {
         let op = unsafe { kernel(s, p, alternative)? };

@@ -29,7 +29,12 @@ pub struct Attribute {
 }
 
 /// The parameters of a kernel, collected from the pointers, or the buffer, that a launch gives.
-unsafe fn collect(s: &State, function: usize, params: *const *const c_void, extra: *const *const c_void) -> Result<Vec<u8>, Code> {
+unsafe fn collect(
+    s: &State,
+    function: usize,
+    params: *const *const c_void,
+    extra: *const *const c_void,
+) -> Result<Vec<u8>, Code> {
     let f = s.functions.get(&function).ok_or(ERROR_INVALID_HANDLE)?;
     let k = &s.modules.get(&f.module).ok_or(ERROR_INVALID_HANDLE)?.module.program.kernels[f.index];
     let mut out = vec![0u8; k.param_bytes as usize];
@@ -41,7 +46,11 @@ unsafe fn collect(s: &State, function: usize, params: *const *const c_void, extr
                 if from.is_null() {
                     return Err(ERROR_INVALID_VALUE);
                 }
-                std::ptr::copy_nonoverlapping(from as *const u8, out[p.offset as usize..].as_mut_ptr(), p.size as usize);
+                std::ptr::copy_nonoverlapping(
+                    from as *const u8,
+                    out[p.offset as usize..].as_mut_ptr(),
+                    p.size as usize,
+                );
             }
         }
     } else if !extra.is_null() {
@@ -85,7 +94,9 @@ pub(super) unsafe fn kernel_op(
     let device = s.device()? as usize;
     let part = s.devices[device].part;
     let k = &s.modules[&module].module.program.kernels[index];
-    if let Some(why) = part.over_limits(k, grid, block, shared, allowed).filter(|_| s.machine.settings.checks.has(Check::Limits)) {
+    if let Some(why) =
+        part.over_limits(k, grid, block, shared, allowed).filter(|_| s.machine.settings.checks.has(Check::Limits))
+    {
         let code = if why.contains("registers") || why.contains("requires blocks") || why.contains("allows blocks") {
             ERROR_LAUNCH_OUT_OF_RESOURCES
         } else {

@@ -33,7 +33,9 @@ impl State {
     fn allocate_in(&mut self, bytes: usize, stream: *mut c_void) -> Result<u64, Code> {
         let s = self.stream(stream)?;
         if self.streams[&s].capture.is_some() {
-            return Err(self.refuse(ERROR_STREAM_CAPTURE_UNSUPPORTED, "allocations in a captured stream are not supported"));
+            return Err(
+                self.refuse(ERROR_STREAM_CAPTURE_UNSUPPORTED, "allocations in a captured stream are not supported")
+            );
         }
         self.allocate(bytes, Purpose::Device)
     }
@@ -44,7 +46,9 @@ fn free(at: u64, purposes: &[Purpose]) -> Result<(), Code> {
     if at == 0 {
         return Ok(());
     }
-    let (known, seq) = with(|s| Ok((s.machine.memory.at(at).is_some_and(|a| a.base == at && purposes.contains(&a.purpose)), s.queued)))?;
+    let (known, seq) = with(|s| {
+        Ok((s.machine.memory.at(at).is_some_and(|a| a.base == at && purposes.contains(&a.purpose)), s.queued))
+    })?;
     if !known {
         return Err(ERROR_INVALID_VALUE);
     }

@@ -22,7 +22,8 @@ unsafe fn text(image: *const c_void) -> Result<String, Code> {
         _ => None,
     };
     if let Some(kind) = kind {
-        let why = format!("{kind} is machine code, which the soft GPU cannot run: give it PTX (compile for compute_XX)");
+        let why =
+            format!("{kind} is machine code, which the soft GPU cannot run: give it PTX (compile for compute_XX)");
         return Err(with(|s| Ok(s.refuse(ERROR_NO_BINARY_FOR_GPU, &why)))?);
     }
     let c = unsafe { CStr::from_ptr(image as *const c_char) };

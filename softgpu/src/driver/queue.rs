@@ -191,7 +191,9 @@ impl State {
         }
         let unordered = self.unordered(q.stream, &q.vc);
         let result = match q.op {
-            Op::Kernel { module, index, launch, .. } => self.run_kernel(q.context, module, index, launch, q.stream, q.clock, unordered),
+            Op::Kernel { module, index, launch, .. } => {
+                self.run_kernel(q.context, module, index, launch, q.stream, q.clock, unordered)
+            }
             Op::Copy(c) => self.run_copy(&c, q.stream, q.clock, &unordered),
             Op::Fill { at, pitch, value, size, width, height } => {
                 self.run_fill(at, pitch, value, size, width, height, q.stream, q.clock, &unordered)
@@ -249,13 +251,27 @@ impl State {
     }
 
     /// Checks and takes note of ranges that a copy or fill reads and writes.
-    fn touch(&mut self, name: &str, stream: u32, clock: u64, unordered: &[(u32, u32)], ranges: &[(u64, u64, bool)]) -> Result<(), Code> {
+    fn touch(
+        &mut self,
+        name: &str,
+        stream: u32,
+        clock: u64,
+        unordered: &[(u32, u32)],
+        ranges: &[(u64, u64, bool)],
+    ) -> Result<(), Code> {
         for (at, bytes, _) in ranges {
             let fits = self.machine.memory.at(*at).is_some_and(|a| *bytes <= a.base + a.size - at);
             if !fits && *bytes != 0 {
                 let (near, freed) = self.machine.memory.near(*at);
                 let kind = if freed { Kind::UseAfterFree } else { Kind::OutOfBounds };
-                return self.stop(kind, name, format!("{bytes} bytes that are not within one allocation"), *at, near, None);
+                return self.stop(
+                    kind,
+                    name,
+                    format!("{bytes} bytes that are not within one allocation"),
+                    *at,
+                    near,
+                    None,
+                );
             }
         }
         if !self.machine.settings.checks.has(Check::StreamRaces) {
@@ -278,7 +294,11 @@ impl State {
         for (at, bytes, write) in ranges {
             if let Some((address, other)) = self.machine.touch(*at, *bytes, *write, serial, unordered) {
                 let near = self.machine.memory.near(address).0;
-                let did = self.machine.memory.record_of(other).map(|r| format!("{} on stream {} did the other", r.name, r.stream));
+                let did = self
+                    .machine
+                    .memory
+                    .record_of(other)
+                    .map(|r| format!("{} on stream {} did the other", r.name, r.stream));
                 let what = if *write { "write" } else { "read" };
                 let m = format!("a {what} that no wait orders after an operation of another stream or of the host");
                 return self.stop(Kind::StreamRace, name, m, address, near, did);
@@ -287,7 +307,15 @@ impl State {
         Ok(())
     }
 
-    fn stop(&mut self, kind: Kind, name: &str, message: String, at: u64, near: String, last: Option<String>) -> Result<(), Code> {
+    fn stop(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        message: String,
+        at: u64,
+        near: String,
+        last: Option<String>,
+    ) -> Result<(), Code> {
         let f = Finding {
             kind,
             message,

@@ -186,8 +186,12 @@ impl State {
             None => Checks::ALL,
             Some(v) => Checks::parse(&v).map_err(|_| bad("SOFTGPU_CHECKS", &v))?,
         };
-        let settings =
-            Settings { checks, seed: number("SOFTGPU_SEED", 0)?, workers: number("SOFTGPU_THREADS", 0)? as u32, counting: false };
+        let settings = Settings {
+            checks,
+            seed: number("SOFTGPU_SEED", 0)?,
+            workers: number("SOFTGPU_THREADS", 0)? as u32,
+            counting: false,
+        };
         let count = number("SOFTGPU_DEVICES", 1)?.min(64);
         let machine = Machine::new(settings).map_err(|_| ERROR_OUT_OF_MEMORY)?;
         let device = || Device { part, memory, primary: None, retained: 0, flags: 0 };

@@ -54,7 +54,12 @@ fn capture_state(s: &State, stream: *mut c_void) -> Result<Option<usize>, Code> 
     Ok(s.streams[&h].capture)
 }
 
-unsafe fn capture_info(stream: *mut c_void, status: *mut u32, id: *mut u64, graph: *mut *mut c_void) -> Result<(), Code> {
+unsafe fn capture_info(
+    stream: *mut c_void,
+    status: *mut u32,
+    id: *mut u64,
+    graph: *mut *mut c_void,
+) -> Result<(), Code> {
     let c = with(|s| capture_state(s, stream))?;
     unsafe {
         put(status, c.is_some() as u32)?;

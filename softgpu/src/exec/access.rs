@@ -61,7 +61,14 @@ impl Ctx<'_> {
     }
 
     /// Checks an access and finds its places, in any state space.
-    pub fn places(&mut self, space: MemSpace, at: &[u64; 32], mask: u32, bytes: u32, access: Access) -> Result<Places, Stop> {
+    pub fn places(
+        &mut self,
+        space: MemSpace,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        access: Access,
+    ) -> Result<Places, Stop> {
         let mut out = [std::ptr::null_mut(); 32];
         match space {
             MemSpace::Global => self.global_places(at, mask, bytes, access, &mut out)?,
@@ -69,7 +76,8 @@ impl Ctx<'_> {
             MemSpace::Local => self.local_places(at, mask, bytes, access, &mut out)?,
             MemSpace::Param => self.param_places(at, mask, bytes, access, &mut out)?,
             MemSpace::Generic => {
-                let within = |w: u64| Bits(mask).filter(|l| at[*l].wrapping_sub(w) < WINDOW).fold(0, |m, l| m | 1u32 << l);
+                let within =
+                    |w: u64| Bits(mask).filter(|l| at[*l].wrapping_sub(w) < WINDOW).fold(0, |m, l| m | 1u32 << l);
                 let minus = |w: u64| at.map(|a| a.wrapping_sub(w));
                 let (s, l, p) = (within(SHARED_WINDOW), within(LOCAL_WINDOW), within(PARAM_WINDOW));
                 if s != 0 {
@@ -90,7 +98,14 @@ impl Ctx<'_> {
         Ok(out)
     }
 
-    fn global_places(&mut self, at: &[u64; 32], mask: u32, bytes: u32, access: Access, out: &mut Places) -> Result<(), Stop> {
+    fn global_places(
+        &mut self,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        access: Access,
+        out: &mut Places,
+    ) -> Result<(), Stop> {
         if let Err(stop) = self.global(at, mask, bytes, access) {
             return Err(match stop {
                 Stop::Finding(f) => Stop::Finding(Box::new(super::global::with_writer(self, *f))),
@@ -106,7 +121,14 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    fn param_places(&mut self, at: &[u64; 32], mask: u32, bytes: u32, access: Access, out: &mut Places) -> Result<(), Stop> {
+    fn param_places(
+        &mut self,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        access: Access,
+        out: &mut Places,
+    ) -> Result<(), Stop> {
         let params = &self.env.job.params;
         for l in Bits(mask) {
             if access.writes {

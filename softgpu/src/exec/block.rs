@@ -1,9 +1,9 @@
 //! A block of threads: its shared memory, barriers and warps.
 
+use super::Env;
 use super::order::Clock;
 use super::shared::SharedCell;
 use super::warp::{Wait, Warp};
-use super::Env;
 
 /// A barrier of a block.
 #[derive(Clone, Copy, Default)]

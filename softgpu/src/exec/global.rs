@@ -21,7 +21,10 @@ impl Ctx<'_> {
         self.global_bounds(at, mask, bytes, access)?;
         let arena = self.env.memory.arena();
         // Neighbours that lie side by side, which is what good kernels do, are checked as one range.
-        let row = mask == !0 && low & 3 == 0 && bytes % 4 == 0 && (0..32).all(|l| at[l] == at[0] + l as u64 * bytes as u64);
+        let row = mask == !0
+            && low & 3 == 0
+            && bytes.is_multiple_of(4)
+            && (0..32).all(|l| at[l] == at[0] + l as u64 * bytes as u64);
         if checks.has(Check::Uninitialised) && access.reads && !(row && arena.written(at[0], 32 * bytes)) {
             for l in Bits(mask) {
                 if !arena.written(at[l], bytes) {
@@ -74,7 +77,8 @@ impl Ctx<'_> {
             match range {
                 Some(r) if at[l] < r.hi && bytes as u64 <= r.hi - at[l] => {
                     if access.writes && r.constant {
-                        let mut f = self.finding(Kind::ReadOnly, Some(l), format!("{} to constant memory", access.told(bytes)));
+                        let mut f =
+                            self.finding(Kind::ReadOnly, Some(l), format!("{} to constant memory", access.told(bytes)));
                         f.address = Some(at[l]);
                         f.near = Some(self.env.memory.near(at[l]).0);
                         return Err(Stop::Finding(Box::new(f)));
@@ -146,7 +150,7 @@ impl Ctx<'_> {
                 && ws != me
                 && bytes_of(writer) & touched != 0
                 && !(access.strong && writer & STRONG != 0)
-                && !(writer & SWAP != 0 && !access.writes)
+                && (writer & SWAP == 0 || access.writes)
                 && !self.ordered(ws, epoch_of(writer))
             {
                 return self.race(at.max(word), each, access, lane_of(word), writer, "wrote");
@@ -200,7 +204,10 @@ impl Ctx<'_> {
         let (kind, what) = if own {
             (Kind::GlobalRace, format!("{} races with another block: nothing orders the two", access.told(bytes)))
         } else {
-            (Kind::StreamRace, format!("{} races with an earlier operation: no wait orders the two", access.told(bytes)))
+            (
+                Kind::StreamRace,
+                format!("{} races with an earlier operation: no wait orders the two", access.told(bytes)),
+            )
         };
         let mut f = self.finding(kind, Some(lane), what);
         f.address = Some(at);

@@ -112,7 +112,12 @@ unsafe fn body1<A: Lane, D: Lane, F: Fn(A) -> D + Copy + 'static>(r: *mut u8, k:
 }
 
 #[inline(always)]
-unsafe fn body2<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(r: *mut u8, k: *const u8, o: &Op, m: u32) {
+unsafe fn body2<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(
+    r: *mut u8,
+    k: *const u8,
+    o: &Op,
+    m: u32,
+) {
     unsafe {
         let f = conjure::<F>();
         let pa = at::<A>(r, k, o.a);
@@ -131,7 +136,12 @@ unsafe fn body2<A: Lane, B: Lane, D: Lane, F: Fn(A, B) -> D + Copy + 'static>(r:
 }
 
 #[inline(always)]
-unsafe fn body3<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'static>(r: *mut u8, k: *const u8, o: &Op, m: u32) {
+unsafe fn body3<A: Lane, B: Lane, C: Lane, D: Lane, F: Fn(A, B, C) -> D + Copy + 'static>(
+    r: *mut u8,
+    k: *const u8,
+    o: &Op,
+    m: u32,
+) {
     unsafe {
         let f = conjure::<F>();
         let pa = at::<A>(r, k, o.a);

@@ -2,8 +2,8 @@
 //! one another.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use super::block::Block;
 use super::run::{Turn, turn};
@@ -137,7 +137,8 @@ pub fn launch(
     let totals = Mutex::new(Counters::default());
     let work = || {
         let mut counters = if counting { Counters::new(kernel) } else { Counters::default() };
-        let mut worker = Worker { env: &env, next: &next, total, resident, blocks: Vec::new(), spare: Vec::new(), idle: false };
+        let mut worker =
+            Worker { env: &env, next: &next, total, resident, blocks: Vec::new(), spare: Vec::new(), idle: false };
         let end = worker.run(&mut counters);
         if !worker.idle {
             env.busy.fetch_sub(1, Relaxed);
@@ -175,8 +176,8 @@ struct Worker<'a> {
     next: &'a AtomicU32,
     total: u32,
     resident: u32,
-    blocks: Vec<Box<Block>>,
-    spare: Vec<Box<Block>>,
+    blocks: Vec<Block>,
+    spare: Vec<Block>,
     /// Sees no hope of progress in its own blocks.
     idle: bool,
 }
@@ -230,7 +231,11 @@ impl Worker<'_> {
     fn set_idle(&mut self, idle: bool) {
         if idle != self.idle {
             self.idle = idle;
-            if idle { self.env.busy.fetch_sub(1, Relaxed) } else { self.env.busy.fetch_add(1, Relaxed) };
+            if idle {
+                self.env.busy.fetch_sub(1, Relaxed)
+            } else {
+                self.env.busy.fetch_add(1, Relaxed)
+            };
         }
     }
 
@@ -242,7 +247,7 @@ impl Worker<'_> {
             return false;
         }
         let linear = if self.env.job.seed == 0 { at } else { shuffled(at, self.total, self.env.job.seed) };
-        let mut b = self.spare.pop().unwrap_or_else(|| Box::new(Block::new(self.env)));
+        let mut b = self.spare.pop().unwrap_or_else(|| Block::new(self.env));
         b.start(self.env, linear);
         self.blocks.push(b);
         true

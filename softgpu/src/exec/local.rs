@@ -6,7 +6,14 @@ use crate::check::{Check, Kind};
 
 impl Ctx<'_> {
     /// Checks an access to local memory and finds its places.
-    pub fn local_places(&mut self, at: &[u64; 32], mask: u32, bytes: u32, access: Access, out: &mut Places) -> Result<(), Stop> {
+    pub fn local_places(
+        &mut self,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        access: Access,
+        out: &mut Places,
+    ) -> Result<(), Stop> {
         let size = self.env.kernel.local_bytes as u64;
         for l in Bits(mask) {
             if at[l] > size || bytes as u64 > size - at[l] {

@@ -88,7 +88,11 @@ fn spread_b<E: Element, const K: usize>(t: &mut Tile<K>, r: usize, v: &[u32; 32]
 
 /// One product; registers are given in the order of the operands. With f16 accumulators (`H`) there are two for D and C.
 #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn product<A: Element, B: Element, const K: usize, const H: bool>(regs: *mut u8, konst: *const u8, list: &[i32]) {
+unsafe fn product<A: Element, B: Element, const K: usize, const H: bool>(
+    regs: *mut u8,
+    konst: *const u8,
+    list: &[i32],
+) {
     // SAFETY: operands come from the decoder.
     let get = |i: usize| unsafe { &*(super::lanes::at::<u32>(regs, konst, list[i]) as *const [u32; 32]) };
     let nd = if H { 2 } else { 4 };
@@ -135,7 +139,11 @@ unsafe fn product<A: Element, B: Element, const K: usize, const H: bool>(regs: *
 }
 
 /// `mma.sync.m16n8kK`: list = D, A, B, C.
-pub fn mma<A: Element, B: Element, const K: usize, const H: bool>(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
+pub fn mma<A: Element, B: Element, const K: usize, const H: bool>(
+    ctx: &mut Ctx,
+    op: &Op,
+    mask: u32,
+) -> Result<Flow, Stop> {
     ctx.aligned(mask)?;
     let list = &ctx.env.kernel.lists[op.l as usize..];
     // SAFETY: without AVX2 and FMA no module is loaded; operands come from the decoder.
@@ -275,7 +283,11 @@ impl Ctx<'_> {
             return Ok(at);
         }
         if let Some(l) = super::Bits(mask).find(|l| at[*l].wrapping_sub(super::SHARED_WINDOW) >= super::WINDOW) {
-            return self.stop(crate::check::Kind::OutOfBounds, Some(l), format!("0x{:x} is not in shared memory", at[l]));
+            return self.stop(
+                crate::check::Kind::OutOfBounds,
+                Some(l),
+                format!("0x{:x} is not in shared memory", at[l]),
+            );
         }
         Ok(at.map(|a| a.wrapping_sub(super::SHARED_WINDOW)))
     }

@@ -139,7 +139,8 @@ impl Ctx<'_> {
     /// A strong read, or an atomic that changed nothing, that may be waiting for another thread: after many without
     /// progress anywhere, others have their turn.
     pub fn poll(&mut self) -> Flow {
-        let progress = self.env.progress.load(std::sync::atomic::Ordering::Relaxed) << 20 | self.block.progress & 0xf_ffff;
+        let progress =
+            self.env.progress.load(std::sync::atomic::Ordering::Relaxed) << 20 | self.block.progress & 0xf_ffff;
         let polls = &mut self.block.warps[self.w].polls;
         if polls.1 != progress {
             *polls = (0, progress);

@@ -17,7 +17,7 @@ pub struct Clock {
     pub epoch: u32,
     /// Serial number of a block → the epoch up to which it is seen.
     pub seen: HashMap<u32, u32>,
-    fenced: Option<Box<HashMap<u32, u32>>>,
+    fenced: Option<HashMap<u32, u32>>,
     heard: HashMap<u32, u32>,
 }
 
@@ -54,7 +54,7 @@ impl Ctx<'_> {
             let c = &mut self.block.clock;
             let heard = std::mem::take(&mut c.heard);
             join(&mut c.seen, &heard);
-            c.fenced = Some(Box::new(c.snapshot(serial)));
+            c.fenced = Some(c.snapshot(serial));
         }
         let now = self.block.now;
         self.block.now += 1;
@@ -87,7 +87,7 @@ impl Ctx<'_> {
         if beyond_block {
             let c = &mut self.block.clock;
             if order.release {
-                c.fenced = Some(Box::new(c.snapshot(serial)));
+                c.fenced = Some(c.snapshot(serial));
             }
             if let Some(f) = &c.fenced
                 && let Ok(mut all) = self.env.releases.lock()

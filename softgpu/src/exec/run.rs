@@ -61,7 +61,8 @@ pub fn turn<const COUNT: bool>(
         let pc = node.pc as usize;
         let op = &ops[pc];
         // SAFETY: operands come from the decoder, which gave them their places in this warp's registers.
-        let mask = if op.guard == NONE { node.mask } else { node.mask & (unsafe { lanes::pred(regs, op.guard) } ^ op.flip) };
+        let mask =
+            if op.guard == NONE { node.mask } else { node.mask & (unsafe { lanes::pred(regs, op.guard) } ^ op.flip) };
         if COUNT {
             counters.lanes[pc] += mask.count_ones() as u64;
             counters.warps[pc] += 1;

@@ -35,16 +35,30 @@ const SWAP: u8 = 4;
 
 impl Ctx<'_> {
     /// Checks an access to shared memory and finds its places.
-    pub fn shared_places(&mut self, at: &[u64; 32], mask: u32, bytes: u32, access: Access, out: &mut Places) -> Result<(), Stop> {
+    pub fn shared_places(
+        &mut self,
+        at: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        access: Access,
+        out: &mut Places,
+    ) -> Result<(), Stop> {
         if self.env.counting {
             self.counters.shared(at, mask, bytes);
         }
         let size = self.block.shared_bytes as u64;
         for l in Bits(mask) {
             if at[l] > size || bytes as u64 > size - at[l] {
-                let mut f = self.finding(Kind::OutOfBounds, Some(l), format!("{} outside of shared memory", access.told(bytes)));
+                let mut f = self.finding(
+                    Kind::OutOfBounds,
+                    Some(l),
+                    format!("{} outside of shared memory", access.told(bytes)),
+                );
                 f.address = Some(at[l]);
-                f.near = Some(format!("the block has {size} bytes of shared memory, {} of them dynamic", self.env.job.shared));
+                f.near = Some(format!(
+                    "the block has {size} bytes of shared memory, {} of them dynamic",
+                    self.env.job.shared
+                ));
                 return Err(Stop::Finding(Box::new(f)));
             }
             if at[l] & (bytes as u64 - 1) != 0 && bytes.is_power_of_two() && self.checks(Check::Alignment) {
@@ -82,29 +96,26 @@ impl Ctx<'_> {
             } else if c.writer != me
                 && c.write_time > seen[c.writer as usize]
                 && !(access.strong && c.strong & STRONG_WRITE != 0)
-                && !(c.strong & SWAP != 0 && !access.writes)
+                && (c.strong & SWAP == 0 || access.writes)
                 && checks.has(Check::SharedRaces)
             {
                 return self.shared_finding(Kind::SharedRace, i, lane, bytes, access);
             }
             let others = c.readers & !(1 << me);
             if access.writes {
-                if others != 0 && !access.swap && checks.has(Check::SharedRaces) && !(access.strong && c.strong & STRONG_READ != 0) {
+                if others != 0
+                    && !access.swap
+                    && checks.has(Check::SharedRaces)
+                    && !(access.strong && c.strong & STRONG_READ != 0)
+                {
                     let unseen = Bits(others).any(|r| c.read_time > seen[r]);
                     if unseen {
                         return self.shared_finding(Kind::SharedRace, i, lane, bytes, access);
                     }
                 }
-                let strong = access.strong as u8 * STRONG_WRITE | access.swap as u8 * SWAP;
-                self.block.cells[i] = SharedCell {
-                    write_time: now,
-                    write_op: pc,
-                    writer: me,
-                    strong,
-                    readers: 0,
-                    pending: false,
-                    ..c
-                };
+                let strong = (access.strong as u8 * STRONG_WRITE) | (access.swap as u8 * SWAP);
+                self.block.cells[i] =
+                    SharedCell { write_time: now, write_op: pc, writer: me, strong, readers: 0, pending: false, ..c };
             } else {
                 let strong = if access.strong { STRONG_READ } else { 0 };
                 let cell = &mut self.block.cells[i];
@@ -154,7 +165,9 @@ impl Ctx<'_> {
         let told = access.told(bytes);
         let message = match kind {
             Kind::Uninitialised => format!("{told} in shared memory, of which nothing wrote a part"),
-            Kind::AsyncCopy => format!("{told} in shared memory that an asynchronous copy is on its way to: its wait is missing"),
+            Kind::AsyncCopy => {
+                format!("{told} in shared memory that an asynchronous copy is on its way to: its wait is missing")
+            }
             _ => format!("{told} in shared memory races with another warp: no barrier is between the two"),
         };
         let mut f = self.finding(kind, Some(lane), message);

@@ -58,9 +58,8 @@ impl Counters {
 
     /// A request of a warp to global memory.
     pub fn global(&mut self, addresses: &[u64; 32], mask: u32, bytes: u32) {
-        let mut sectors: Vec<u64> = super::Bits(mask)
-            .flat_map(|l| addresses[l] >> 5..=(addresses[l] + bytes.max(1) as u64 - 1) >> 5)
-            .collect();
+        let mut sectors: Vec<u64> =
+            super::Bits(mask).flat_map(|l| addresses[l] >> 5..=(addresses[l] + bytes.max(1) as u64 - 1) >> 5).collect();
         sectors.sort_unstable();
         sectors.dedup();
         self.global_requests += 1;

@@ -74,7 +74,9 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     if aligned && mask != ctx.live() {
         if ctx.checks(Check::Barriers) {
             let live = ctx.live();
-            let m = format!("barrier {id} in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here");
+            let m = format!(
+                "barrier {id} in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here"
+            );
             return ctx.stop(Kind::Divergent, Some((live & !mask).trailing_zeros() as usize), m);
         }
         // Hardware would wait for the warp: so do these lanes.

@@ -92,7 +92,18 @@ impl Ty {
     pub fn integer(self) -> bool {
         matches!(
             self,
-            Ty::B8 | Ty::B16 | Ty::B32 | Ty::B64 | Ty::U8 | Ty::U16 | Ty::U32 | Ty::U64 | Ty::S8 | Ty::S16 | Ty::S32 | Ty::S64
+            Ty::B8
+                | Ty::B16
+                | Ty::B32
+                | Ty::B64
+                | Ty::U8
+                | Ty::U16
+                | Ty::U32
+                | Ty::U64
+                | Ty::S8
+                | Ty::S16
+                | Ty::S32
+                | Ty::S64
         )
     }
 }
@@ -122,10 +133,14 @@ pub enum Init {
     /// A value of floating type, to be rounded to the element type.
     Float(f64),
     /// The address of another variable plus an offset, in generic space if asked so.
-    Address { /// The variable.
-        name: String, /// Added to its address.
-        offset: i64, /// Whether `generic()` stood around it.
-        generic: bool },
+    Address {
+        /// The variable.
+        name: String,
+        /// Added to its address.
+        offset: i64,
+        /// Whether `generic()` stood around it.
+        generic: bool,
+    },
 }
 
 /// A variable declaration.

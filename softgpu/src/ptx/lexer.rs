@@ -79,7 +79,8 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>, LoadError> {
             b'0'..=b'9' => {
                 let start = i;
                 i += 1;
-                while i < s.len() && (s[i].is_ascii_alphanumeric() || s[i] == b'.' || exponent_sign(&s[start..], i - start))
+                while i < s.len()
+                    && (s[i].is_ascii_alphanumeric() || s[i] == b'.' || exponent_sign(&s[start..], i - start))
                 {
                     i += 1;
                 }
@@ -91,7 +92,8 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>, LoadError> {
                 while i < s.len() {
                     if word_part(s[i]) {
                         i += 1;
-                    } else if s[i] == b':' && s.get(i + 1) == Some(&b':') && s.get(i + 2).is_some_and(|c| word_part(*c)) {
+                    } else if s[i] == b':' && s.get(i + 1) == Some(&b':') && s.get(i + 2).is_some_and(|c| word_part(*c))
+                    {
                         i += 2;
                     } else {
                         break;

@@ -351,10 +351,22 @@ impl<'a> Parser<'a> {
                 continue;
             }
             let n = self.int()?;
-            count = count.checked_mul(n).filter(|c| *c <= 1 << 40).map_or_else(|| self.fail("an array too large"), Ok)?;
+            count =
+                count.checked_mul(n).filter(|c| *c <= 1 << 40).map_or_else(|| self.fail("an array too large"), Ok)?;
             self.expect(']')?;
         }
-        Ok(Var { name, space, ty, count, align, init: Vec::new(), external: false, visible: false, register: false, line })
+        Ok(Var {
+            name,
+            space,
+            ty,
+            count,
+            align,
+            init: Vec::new(),
+            external: false,
+            visible: false,
+            register: false,
+            line,
+        })
     }
 
     fn initialiser(&mut self, v: &mut Var, depth: u32) -> R<()> {

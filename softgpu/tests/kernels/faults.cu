@@ -239,6 +239,6 @@ K shuffle_ok(u32* a, u32 n) {
 
 // Some lanes end while others wait for them at a warp-wide operation: that is allowed.
 K early_exit_ok(u32* a, u32 n) {
-  if ((T & 31) >= n) { a[G] = 7; return; }
+  if ((T & 31) >= n) { a[G] = 7; asm volatile("exit;"); }
   a[G] = __reduce_add_sync(~0u, 1);
 }

@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
     case("add.u16", HH, 16, |a, b, _| (a as u16).wrapping_add(b as u16) as u64),
     case("sub.u32", WW, 32, |a, b, _| u(a).wrapping_sub(u(b)) as u64),
     case("mul.lo.s32", WW, 32, |a, b, _| u(a).wrapping_mul(u(b)) as u64),
-    case("mul.hi.u32", WW, 32, |a, b, _| (a & 0xffff_ffff) * (b & 0xffff_ffff) >> 32),
+    case("mul.hi.u32", WW, 32, |a, b, _| ((a & 0xffff_ffff) * (b & 0xffff_ffff)) >> 32),
     case("mul.hi.s32", WW, 32, |a, b, _| ((i(a) as i64 * i(b) as i64) >> 32) as u32 as u64),
     case("mul.hi.u64", LL, 64, |a, b, _| ((a as u128 * b as u128) >> 64) as u64),
     case("mul.wide.u32", WW, 64, |a, b, _| (a & 0xffff_ffff) * (b & 0xffff_ffff)),
@@ -129,9 +129,14 @@ const CASES: &[Case] = &[
     case("div.rn.f32", WW, 32, |a, b, _| bits(f(a) / f(b))),
     case("sqrt.rn.f32", W, 32, |a, _, _| bits(f(a).sqrt())),
     case("rcp.rn.f32", W, 32, |a, _, _| bits(1.0 / f(a))),
-    case("min.f32", WW, 32, |a, b, _| {
-        if f(a) == 0.0 && f(b) == 0.0 { (a | b) & 0xffff_ffff } else { bits(f(a).min(f(b))) }
-    }),
+    case(
+        "min.f32",
+        WW,
+        32,
+        |a, b, _| {
+            if f(a) == 0.0 && f(b) == 0.0 { (a | b) & 0xffff_ffff } else { bits(f(a).min(f(b))) }
+        },
+    ),
     case("max.NaN.f32", WW, 32, |a, b, _| {
         if f(a).is_nan() || f(b).is_nan() {
             0x7fff_ffff
@@ -214,10 +219,18 @@ fn module() -> String {
         let mut operands = Vec::new();
         for (j, w) in c.from.iter().enumerate() {
             let p = ["pa", "pb", "pc"][j];
-            text += &format!(".reg .b{w} %x{j};\nld.param.u64 %a{j}, [{p}];\nmad.wide.u32 %a{j}, %t0, {}, %a{j};\nld.global.b{w} %x{j}, [%a{j}];\n", 8);
+            text += &format!(
+                ".reg .b{w} %x{j};\nld.param.u64 %a{j}, [{p}];\nmad.wide.u32 %a{j}, %t0, {}, %a{j};\nld.global.b{w} %x{j}, [%a{j}];\n",
+                8
+            );
             operands.push(format!("%x{j}"));
         }
-        text += &format!(".reg .b{0} %o;\n{1} %o, {2};\nld.param.u64 %a4, [pd];\nmad.wide.u32 %a4, %t0, 8, %a4;\nst.global.b{0} [%a4], %o;\nret;\n}}\n", c.to, c.op, operands.join(", "));
+        text += &format!(
+            ".reg .b{0} %o;\n{1} %o, {2};\nld.param.u64 %a4, [pd];\nmad.wide.u32 %a4, %t0, 8, %a4;\nst.global.b{0} [%a4], %o;\nret;\n}}\n",
+            c.to,
+            c.op,
+            operands.join(", ")
+        );
     }
     text
 }
@@ -239,7 +252,10 @@ fn check(triples: &[(u64, u64, u64)]) {
             for (t, got) in triples.iter().zip(got) {
                 let cut = |j: usize, v: u64| c.from.get(j).map_or(0, |w| if *w == 64 { v } else { v & ((1 << w) - 1) });
                 let want = (c.f)(cut(0, t.0), cut(1, t.1), cut(2, t.2));
-                let nan64 = c.to == 64 && c.op.ends_with("f64") && f64::from_bits(want).is_nan() && f64::from_bits(got).is_nan();
+                let nan64 = c.to == 64
+                    && c.op.ends_with("f64")
+                    && f64::from_bits(want).is_nan()
+                    && f64::from_bits(got).is_nan();
                 assert!(want == got || nan64, "{} of {:#x} {:#x} {:#x}: {got:#x}, not {want:#x}", c.op, t.0, t.1, t.2);
             }
             g.machine.memory.free(out, &[softgpu::device::memory::Purpose::Device]);
@@ -250,7 +266,32 @@ fn check(triples: &[(u64, u64, u64)]) {
 
 /// Values in which boundaries are frequent.
 fn value() -> impl Strategy<Value = u64> {
-    let edges = [0, 1, 31, 32, 33, 63, 64, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 0x3f80_0000, 0xbf80_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0x0040_0000, 1 << 63, !0];
+    let edges = [
+        0,
+        1,
+        31,
+        32,
+        33,
+        63,
+        64,
+        0x7f,
+        0x80,
+        0xff,
+        0x7fff,
+        0x8000,
+        0xffff,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0x3f80_0000,
+        0xbf80_0000,
+        0x7f80_0000,
+        0xff80_0000,
+        0x7fc0_0000,
+        0x0040_0000,
+        1 << 63,
+        !0,
+    ];
     prop_oneof![
         2 => any::<u64>(),
         1 => proptest::sample::select(edges.to_vec()),
@@ -285,7 +326,10 @@ fn every_pattern_of_the_short_formats_converts() {
     let same = |a: u32, b: f32| if b.is_nan() { f32::from_bits(a).is_nan() } else { a == b.to_bits() };
     for (x, r) in got.chunks(5).enumerate() {
         let x = x as u16;
-        assert!(same(r[0], half::bf16::from_bits(x).to_f32()) && same(r[1], half::f16::from_bits(x).to_f32()), "{x:#x}");
+        assert!(
+            same(r[0], half::bf16::from_bits(x).to_f32()) && same(r[1], half::f16::from_bits(x).to_f32()),
+            "{x:#x}"
+        );
         // fp8: exponent and mantissa read as the formats define them.
         for (k, byte) in x.to_le_bytes().into_iter().enumerate() {
             let sign = if byte & 0x80 != 0 { -1.0 } else { 1.0 };

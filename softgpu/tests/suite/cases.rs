@@ -8,7 +8,8 @@ use softgpu::machine::Settings;
 fn case(name: &str) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name);
     for seed in [0, 1, 2, 3] {
-        let out = softgpu::case::run(&dir, Settings { seed, ..Settings::default() }).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let out = softgpu::case::run(&dir, Settings { seed, ..Settings::default() })
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
         for o in out.outputs {
             assert!(o.right, "{name}, seed {seed}: {} is off by {:e}", o.name, o.relative_error);
         }
@@ -45,7 +46,9 @@ fn scatter_add() {
 /// What this machine does not have yet is refused with its name, line and kernel when the module is loaded.
 #[test]
 fn hopper_cases_are_refused_by_name() {
-    for (name, kernel, what) in [("matmul_sm90_tma", "matmul_tma", "mbarrier.init"), ("matmul_sm90_wgmma", "matmul", "fence.proxy")] {
+    for (name, kernel, what) in
+        [("matmul_sm90_tma", "matmul_tma", "mbarrier.init"), ("matmul_sm90_wgmma", "matmul", "fence.proxy")]
+    {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases").join(name).join("kernel.ptx");
         let text = std::fs::read_to_string(path).expect("the case is there");
         let e = softgpu::load(&text).err().expect("it is refused");

@@ -214,3 +214,52 @@ fn launches_over_the_limits_are_refused() {
     refused(g.try_run("bounds_shared_ok", 1, 32, 200_000, &args), "shared memory");
     g.run("bounds_shared_ok", 1, 32, 100_000, &args);
 }
+
+/// A kernel in PTX, for what compilers do not write.
+fn body(text: &str) -> Gpu {
+    Gpu::new(&format!(
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p, .param .u32 n) {{\n\
+         .reg .b32 %r<8>;\n.reg .b64 %d<8>;\n.local .align 8 .b8 l[16];\nld.param.u64 %d0, [p];\nld.param.u32 %r0, [n];\n{text}\nret;\n}}\n"
+    ))
+}
+
+#[test]
+fn local_memory_is_checked() {
+    // Offset n of 16 bytes: read back what was written there.
+    let text = "cvt.u64.u32 %d1, %r0;\nmov.u64 %d2, l;\nadd.u64 %d2, %d2, %d1;\nst.local.u32 [%d2], 5;\nld.local.u32 %r1, [%d2];\nst.global.u32 [%d0], %r1;";
+    let mut g = body(text);
+    let a = g.empty(4);
+    g.run("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(12)]);
+    assert_eq!(g.read::<u32>(a, 1), [5]);
+    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(16)]).kind, Kind::OutOfBounds);
+    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(2)]).kind, Kind::Misaligned);
+    let mut g = body("st.local.u32 [l], %r0;\nld.local.v2.u32 {%r1, %r2}, [l];\nst.global.u32 [%d0], %r2;");
+    let a = g.empty(4);
+    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(0)]).kind, Kind::Uninitialised);
+}
+
+#[test]
+fn constants_and_parameters_are_not_written() {
+    let text = ".version 8.0\n.target sm_80\n.address_size 64\n.const .align 4 .b32 c[2] = {1, 2};\n\
+        .visible .entry k(.param .u64 p) {\n.reg .b64 %d<4>;\nmov.u64 %d1, c;\nst.u32 [%d1+4], 7;\nret;\n}\n\
+        .visible .entry q(.param .u64 p) {\n.reg .b64 %d<4>;\nmov.b64 %d1, p;\ncvta.param.u64 %d1, %d1;\nst.u32 [%d1], 7;\nret;\n}\n";
+    let mut g = Gpu::new(text);
+    for name in ["k", "q"] {
+        assert_eq!(g.fails(name, 1, 1, 0, &[Arg::Ptr(0)]).kind, Kind::ReadOnly, "{name}");
+    }
+}
+
+#[test]
+fn kernels_of_too_many_registers_are_refused_for_large_blocks() {
+    // 128 values that are all alive at once.
+    let mut text = String::from(".reg .b32 %v<128>;\n");
+    (0..128).for_each(|i| text += &format!("ld.volatile.global.u32 %v{i}, [%d0+{}];\n", 4 * i));
+    (0..128).for_each(|i| text += &format!("st.volatile.global.u32 [%d0+{}], %v{};\n", 4 * i, 127 - i));
+    let mut g = body(&text);
+    let a = g.upload(&[1u32; 128]);
+    match g.try_run("k", 1, 1024, 0, &[Arg::Ptr(a), Arg::U32(0)]) {
+        Err(LaunchError::Limits { message, .. }) => assert!(message.contains("registers"), "{message}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    g.run("k", 1, 256, 0, &[Arg::Ptr(a), Arg::U32(0)]);
+}

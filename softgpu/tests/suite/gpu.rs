@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use softgpu::check::{Checks, Finding};
+use softgpu::check::Finding;
 use softgpu::device::memory::Purpose;
 use softgpu::device::part::{self, Part};
 use softgpu::error::LaunchError;
@@ -31,11 +31,6 @@ impl Gpu {
         Gpu { machine, module, part }
     }
 
-    pub fn checks(mut self, checks: Checks) -> Gpu {
-        self.machine.settings.checks = checks;
-        self
-    }
-
     /// Memory of `bytes` that nothing has written.
     pub fn empty(&mut self, bytes: usize) -> u64 {
         self.machine.memory.allocate(0, bytes as u64, self.part.memory, Purpose::Device, None).expect("room")
@@ -57,8 +52,21 @@ impl Gpu {
         out
     }
 
-    pub fn try_run(&mut self, name: &str, grid: u32, block: u32, shared: u32, args: &[Arg]) -> Result<Counters, LaunchError> {
-        let index = self.module.program.kernels.iter().position(|k| k.name == name).unwrap_or_else(|| panic!("no kernel {name}"));
+    pub fn try_run(
+        &mut self,
+        name: &str,
+        grid: u32,
+        block: u32,
+        shared: u32,
+        args: &[Arg],
+    ) -> Result<Counters, LaunchError> {
+        let index = self
+            .module
+            .program
+            .kernels
+            .iter()
+            .position(|k| k.name == name)
+            .unwrap_or_else(|| panic!("no kernel {name}"));
         let kernel = &self.module.program.kernels[index];
         let mut params = vec![0; kernel.param_bytes as usize];
         assert_eq!(args.len(), kernel.params.len(), "arguments of {name}");

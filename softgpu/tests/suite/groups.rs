@@ -195,7 +195,8 @@ fn local_memory_tables_and_parameters() {
     g.run("locals", 1, 128, 0, &[Arg::Ptr(a), Arg::Ptr(out)]);
     for (i, got) in g.read::<u32>(out, 128).into_iter().enumerate() {
         let t: Vec<u32> = (0..16).map(|k| v[(i + k) & 127].wrapping_add(k as u32)).collect();
-        let want = (0..16u32).fold(0u32, |s, k| s.wrapping_mul(31).wrapping_add(t[(v[i].wrapping_add(k) & 15) as usize]));
+        let want =
+            (0..16u32).fold(0u32, |s, k| s.wrapping_mul(31).wrapping_add(t[(v[i].wrapping_add(k) & 15) as usize]));
         assert_eq!(got, want);
     }
     g.run("tables", 1, 32, 0, &[Arg::Ptr(out)]);
@@ -212,7 +213,8 @@ fn structures_are_parameters() {
     let index = g.module.program.kernels.iter().position(|k| k.name == "parameters").unwrap();
     let k = &g.module.program.kernels[index];
     let mut params = vec![0u8; k.param_bytes as usize];
-    let mut put = |p: usize, o: usize, b: &[u8]| params[k.params[p].offset as usize + o..][..b.len()].copy_from_slice(b);
+    let mut put =
+        |p: usize, o: usize, b: &[u8]| params[k.params[p].offset as usize + o..][..b.len()].copy_from_slice(b);
     put(0, 0, &out.to_le_bytes());
     (0..6u32).for_each(|i| put(1, i as usize * 4, &(i * 100).to_le_bytes()));
     put(1, 32 + 8, &7f32.to_le_bytes());
@@ -220,7 +222,14 @@ fn structures_are_parameters() {
     put(2, 0, &1000u16.to_le_bytes());
     put(3, 0, &20000f64.to_le_bytes());
     let l = softgpu::machine::Launch {
-        grid: [1, 1, 1], block: [32, 1, 1], shared: 0, allowed: 0, params, stream: 0, clock: 0, unordered: Vec::new(),
+        grid: [1, 1, 1],
+        block: [32, 1, 1],
+        shared: 0,
+        allowed: 0,
+        params,
+        stream: 0,
+        clock: 0,
+        unordered: Vec::new(),
     };
     g.machine.launch(g.part, &g.module, index, &l).unwrap();
     for (t, got) in g.read::<u32>(out, 32).into_iter().enumerate() {
@@ -257,7 +266,8 @@ fn product(g: &mut Gpu, (name, k, bits, value): Mma, a: &[u32], b: &[u32], c: &[
         for (r, got) in lane.iter().enumerate() {
             let (i, j) = (l / 4 + 8 * (r / 2), l % 4 * 2 + r % 2);
             let terms = (0..k).map(|p| value(a[i * k + p]) as f64 * value(b[p * 8 + j]) as f64);
-            let (sum, size) = terms.fold((c[i * 8 + j] as f64, (c[i * 8 + j] as f64).abs()), |(s, m), x| (s + x, m + x.abs()));
+            let (sum, size) =
+                terms.fold((c[i * 8 + j] as f64, (c[i * 8 + j] as f64).abs()), |(s, m), x| (s + x, m + x.abs()));
             // Products are exact; each of k sums in f32 rounds once.
             let bound = size * (k as f64 + 1.0) * 2f64.powi(-24) + 1e-44;
             assert!((*got as f64 - sum).abs() <= bound, "{name} [{i}][{j}]: {got} against {sum}");
@@ -346,7 +356,10 @@ fn approximations_are_within_their_documented_error() {
         let x = *x as f64;
         let relative = |got: f32, want: f64| ((got as f64 - want) / want).abs();
         assert!(relative(r[0], x.exp2()) <= 2f64.powf(-22.5), "ex2 {x}");
-        assert!((r[1] as f64 - x.abs().log2()).abs() <= 2f64.powf(-22.0).max(2f64.powf(-22.0) * x.abs().log2().abs()), "lg2 {x}");
+        assert!(
+            (r[1] as f64 - x.abs().log2()).abs() <= 2f64.powf(-22.0).max(2f64.powf(-22.0) * x.abs().log2().abs()),
+            "lg2 {x}"
+        );
         assert!(relative(r[2], 1.0 / x.abs().sqrt()) <= 2f64.powf(-22.9), "rsqrt {x}");
         assert!(relative(r[3], 1.0 / x) <= 2f64.powf(-23.0), "rcp {x}");
         assert!(relative(r[4], x.tanh()) <= 2f64.powf(-10.9), "tanh {x}");
@@ -365,7 +378,14 @@ fn the_compilers_own_library_runs() {
     let got = g.read::<f32>(out, 2048 * 6);
     for (x, r) in x.iter().zip(got.chunks(6)) {
         let y = *x as f64;
-        let want = [y.exp(), ((x * 1000.0) as f64).sin(), ((x.abs() + 1e-3) as f64).ln(), y.abs().powf(1.7), 1.0 / y, y.tanh()];
+        let want = [
+            y.exp(),
+            ((x * 1000.0) as f64).sin(),
+            ((x.abs() + 1e-3) as f64).ln(),
+            y.abs().powf(1.7),
+            1.0 / y,
+            y.tanh(),
+        ];
         for (k, (got, want)) in r.iter().zip(want).enumerate() {
             assert!((*got as f64 - want).abs() <= 4e-6 * want.abs() + 2e-7, "{k} of {x}: {got} against {want}");
         }

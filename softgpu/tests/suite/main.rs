@@ -4,6 +4,7 @@
 mod alu;
 mod approximations;
 mod cases;
+mod command;
 mod docs;
 mod faults;
 mod gpu;

@@ -4,7 +4,8 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
-type Create = unsafe extern "C" fn(*mut *mut c_void, *const c_char, *const c_char, c_int, *const c_void, *const c_void) -> c_int;
+type Create =
+    unsafe extern "C" fn(*mut *mut c_void, *const c_char, *const c_char, c_int, *const c_void, *const c_void) -> c_int;
 type Compile = unsafe extern "C" fn(*mut c_void, c_int, *const *const c_char) -> c_int;
 type Size = unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int;
 type Get = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int;
@@ -64,13 +65,17 @@ pub fn compile(name: &str, source: &str, arch: &str) -> Option<String> {
         return None;
     };
     let lib = lib.lock().expect("no test panics while it compiles");
-    let options = [format!("-arch={arch}"), "-lineinfo".into(), "-default-device".into()].map(|o| CString::new(o).expect("no zeros"));
+    let options = [format!("-arch={arch}"), "-lineinfo".into(), "-default-device".into()]
+        .map(|o| CString::new(o).expect("no zeros"));
     let options = options.each_ref().map(|o| o.as_ptr());
     let (source, name) = (CString::new(source).expect("no zeros"), CString::new(name).expect("no zeros"));
     // SAFETY: used as NVRTC documents it.
     unsafe {
         let mut program = std::ptr::null_mut();
-        assert_eq!((lib.create)(&mut program, source.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null()), 0);
+        assert_eq!(
+            (lib.create)(&mut program, source.as_ptr(), name.as_ptr(), 0, std::ptr::null(), std::ptr::null()),
+            0
+        );
         let rc = (lib.compile)(program, options.len() as c_int, options.as_ptr());
         let text = |size: Size, get: Get| {
             let mut n = 0;

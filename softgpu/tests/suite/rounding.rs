@@ -1,7 +1,7 @@
 //! Directed rounding, by exact comparison with the neighbours.
 
-use softgpu::num::round::*;
 use proptest::prelude::*;
+use softgpu::num::round::*;
 
 /// Whether `r` is the neighbour of the exact value that `mode` asks for, given a comparison of a candidate with it.
 fn right(r: f32, compare: impl Fn(f32) -> std::cmp::Ordering, mode: Mode, negative: bool) -> bool {
