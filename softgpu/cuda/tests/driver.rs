@@ -460,3 +460,25 @@ fn addresses_of_functions_are_given_by_name_and_version() {
     assert_eq!(r, CUresult::CUDA_ERROR_NOT_FOUND);
     assert_eq!(status, sys::CUdriverProcAddressQueryResult::CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND);
 }
+
+/// A client that nobody here wrote: NVIDIA's Python packages (softgpu/scripts/fetch-python-client.sh fetches them).
+#[test]
+fn python_packages_of_the_vendor_run() {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or(std::env::home_dir().map(|h| h.join(".local/share")));
+    let python = data.expect("a data folder").join("mngc/cuda-python/bin/python");
+    if !python.exists() {
+        eprintln!("SKIPPED python_packages_of_the_vendor_run: softgpu/scripts/fetch-python-client.sh has not been run");
+        return;
+    }
+    let Some(nvrtc) = nvrtc::folder() else { return };
+    let exe = std::env::current_exe().expect("a test has a path");
+    let libraries = exe.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
+    let out = std::process::Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/client.py"))
+        .env("LD_LIBRARY_PATH", format!("{}:{}", libraries.display(), nvrtc.display()))
+        .env("SOFTGPU_PART", "a100")
+        .output()
+        .expect("Python runs");
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && stdout.contains("10007 values on NVIDIA A100-SXM4-80GB"), "{stdout}{stderr}");
+}

@@ -148,8 +148,8 @@ impl<'a> Parser<'a> {
         if m.version == (0, 0) {
             return Err(LoadError::at(1, "no .version: this is not PTX"));
         }
-        if m.version > (9, 4) {
-            return Err(LoadError::at(1, format!(".version {}.{} is newer than 9.4", m.version.0, m.version.1)));
+        if m.version.0 > 9 {
+            return Err(LoadError::at(1, format!(".version {}.{} is newer than 9.x", m.version.0, m.version.1)));
         }
         if m.target.is_empty() {
             return Err(LoadError::at(1, "no .target"));

@@ -19,7 +19,8 @@ struct Nvrtc {
     log: Get,
 }
 
-fn folder() -> Option<PathBuf> {
+/// Where NVRTC lies; fetched there if need be.
+pub fn folder() -> Option<PathBuf> {
     if let Some(f) = std::env::var_os("SOFTGPU_NVRTC") {
         return Some(f.into());
     }
