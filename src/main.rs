@@ -1,3 +1,22 @@
-//! The `mngc` command line.
+//! The `mngc` command line: dispatch, exit codes, errors.
 
-fn main() {}
+mod bundled;
+mod cli;
+mod device;
+mod load;
+mod manifest;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let (color, json) = (output::color(cli.color), cli.command.json());
+    match cli.command.run(color) {
+        Ok(code) => code,
+        Err(error) => output::fail(&error, color, json),
+    }
+}

@@ -1,1 +1,15 @@
-//! mngc-runtime.
+//! Tensors on the host and the backends that execute a compiled program.
+//!
+//! [`mod@reference`] is the oracle: it runs any graph of the IR node by node in f64, rounding where the IR says so. The other
+//! backends are compared with it. All of them stand behind [`Backend`].
+
+pub mod backend;
+pub mod error;
+pub mod reference;
+pub mod round;
+pub mod tensor;
+
+pub use backend::Backend;
+pub use error::{Error, Result};
+pub use reference::{Context, Precision, Reference, evaluate};
+pub use tensor::{Data, Format, Tensor};

@@ -1,0 +1,3 @@
+//! What is checked of a program before any device is touched.
+
+pub mod causality;

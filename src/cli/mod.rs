@@ -1,0 +1,114 @@
+//! The commands and the options that they share.
+
+mod compile;
+mod fmt;
+mod graph;
+mod run;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, ColorChoice, Parser, Subcommand};
+
+use crate::load::{self, Model};
+
+/// A compiler for training small language models: one .mng file says model, optimizer, schedules, data and evaluation.
+#[derive(Debug, Parser)]
+#[command(name = "mngc", version, propagate_version = true, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// When to colour messages (NO_COLOR=1 turns colours off as well)
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    pub color: ColorChoice,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mngc run gpt2-mini                       train a bundled model
+  mngc run my.mng --set layers=4 --steps 10
+  mngc compile gpt2 --timings              what the compiler makes of it
+  mngc graph gpt2-mini -o gpt2.svg         a picture of the training step
+  mngc fmt *.mng                           format model files";
+
+/// One subcommand each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model
+    Run(run::Run),
+    /// Compile a model and show the plan
+    Compile(compile::Compile),
+    /// Draw a program's graph as DOT or SVG
+    Graph(graph::Graph),
+    /// Format model files
+    Fmt(fmt::Fmt),
+}
+
+impl Command {
+    /// Whether standard output must hold one JSON object and nothing else.
+    pub fn json(&self) -> bool {
+        match self {
+            Command::Run(run) => run.json,
+            Command::Compile(compile) => compile.json,
+            Command::Graph(_) | Command::Fmt(_) => false,
+        }
+    }
+
+    /// Does it. `color`: messages on standard error are coloured.
+    pub fn run(&self, color: bool) -> Result<ExitCode> {
+        match self {
+            Command::Run(run) => run.run(),
+            Command::Compile(compile) => compile.run(),
+            Command::Graph(graph) => graph.run(),
+            Command::Fmt(fmt) => fmt.run(color),
+        }
+    }
+}
+
+/// Which model, with which settings.
+#[derive(Args, Debug)]
+pub struct ModelArgs {
+    /// Model file, or the name of a bundled model; without it the one .mng file of the current folder
+    #[arg(value_name = "MODEL")]
+    model: Option<String>,
+
+    /// Give a constant or a setting of the model file another value; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    pub set: Vec<(String, String)>,
+}
+
+impl ModelArgs {
+    /// Finds and compiles it.
+    pub fn compile(&self) -> Result<Model> {
+        load::model(self.model.as_deref(), &self.set)
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((name.trim().to_string(), value.trim().to_string()))
+        }
+        _ => Err("write it as NAME=VALUE, such as steps=20 or validate.tokens=8192".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_setting_has_a_name_and_a_value() {
+        assert_eq!(super::setting("a.b = c=d"), Ok(("a.b".into(), "c=d".into())));
+        for wrong in ["", "a", "=1", "a=", " = "] {
+            assert!(super::setting(wrong).is_err(), "{wrong}");
+        }
+    }
+}

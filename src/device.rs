@@ -1,0 +1,78 @@
+//! `--device`: which backend runs a program.
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use mngc_compiler::Program;
+use mngc_runtime::{Backend, Precision, Reference};
+
+use crate::output::Usage;
+
+/// What may stand after `--device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The fastest one that is there
+    Auto,
+    /// The processor
+    Cpu,
+    /// NVIDIA GPUs
+    Cuda,
+    /// The soft GPU: runs the GPU's own kernels on the processor, with checks
+    Soft,
+    /// The oracle: slow, with exactly the rounding that the model asks for
+    Reference,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_possible_value() {
+            Some(value) => f.write_str(value.get_name()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What may stand after `--oracle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Oracle {
+    /// Round nothing: every float is an f64
+    F64,
+}
+
+/// A device that is there, with what it needs to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The oracle.
+    Reference(Precision),
+}
+
+/// The device that the options ask for, before anything is loaded or compiled for it.
+pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
+    match (device, oracle) {
+        (Device::Auto | Device::Reference, None) => Ok(Chosen::Reference(Precision::Rounded)),
+        (Device::Auto | Device::Reference, Some(Oracle::F64)) => Ok(Chosen::Reference(Precision::F64)),
+        (other, Some(_)) => {
+            let message = format!("--oracle needs --device reference: device {other} computes in its own precision");
+            Err(Usage(message).into())
+        }
+        (other, None) => bail!("device {other} is not there yet: this version runs on --device reference"),
+    }
+}
+
+impl Chosen {
+    /// The backend of a program, its slots still empty.
+    pub fn open(self, program: &Program, seed: u64) -> Box<dyn Backend> {
+        match self {
+            Chosen::Reference(precision) => Box::new(Reference::new(program.module.clone(), seed, precision)),
+        }
+    }
+
+    /// What the log says of its precision.
+    pub fn precision(self) -> &'static str {
+        match self {
+            Chosen::Reference(Precision::F64) => "f64",
+            Chosen::Reference(Precision::Rounded) => "rounded",
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From the MODEL of a command to a compiled program: finds the files, reads them, hands them to the compiler.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context, Result, anyhow};
+use mngc_compiler::{CompileOptions, Program, compile};
+use mngc_dsl::{FileId, Sources};
+use mngc_trainer::Source;
+
+use crate::bundled;
+use crate::output::{Mistakes, Usage};
+
+/// A program with what it was made from.
+#[derive(Debug)]
+pub struct Model {
+    /// The name of its file, without `.mng`.
+    pub name: String,
+    /// Every text that it was made from, the main file first.
+    pub sources: Vec<Source>,
+    /// The same texts, as places in the program point into them.
+    pub texts: Sources,
+    /// The program.
+    pub program: Program,
+}
+
+/// Compiles a MODEL: a path, the name of a bundled model, or (none) the one `.mng` file of the current folder.
+pub fn model(model: Option<&str>, set: &[(String, String)]) -> Result<Model> {
+    let origin = match model {
+        Some(model) => find(model)?,
+        None => the_only_one()?,
+    };
+    let mut sources = Sources::default();
+    let mut files = Files::default();
+    let main = files.add(origin.clone(), &mut sources).with_context(|| format!("cannot read {}", origin.show()))?;
+    let options = CompileOptions { sets: set.to_vec(), ..CompileOptions::default() };
+    let mut load = |path: &str, from: FileId, sources: &mut Sources| files.load(path, from, sources);
+    match compile(&mut sources, main, &mut load, &options) {
+        Ok(program) => {
+            let read = files.origins.iter().map(|(id, _)| Source::new(sources.name(*id), sources.text(*id)));
+            Ok(Model { name: origin.stem(), sources: read.collect(), texts: sources, program })
+        }
+        Err(diagnostics) => Err(Mistakes { sources, diagnostics }.into()),
+    }
+}
+
+/// Where a text comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Origin {
+    /// A file, as it was named.
+    File(PathBuf),
+    /// A bundled model, by name.
+    Bundled(String),
+}
+
+impl Origin {
+    /// The name that messages show.
+    fn show(&self) -> String {
+        match self {
+            Origin::File(path) => path.display().to_string(),
+            Origin::Bundled(name) => format!("bundled:{name}.mng"),
+        }
+    }
+
+    fn stem(&self) -> String {
+        match self {
+            Origin::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            Origin::Bundled(name) => name.clone(),
+        }
+    }
+
+    fn read(&self) -> io::Result<String> {
+        match self {
+            Origin::File(path) => fs::read_to_string(path),
+            Origin::Bundled(name) => {
+                let missing = || io::Error::new(io::ErrorKind::NotFound, "no bundled model has this name");
+                bundled::text(name).map(str::to_string).ok_or_else(missing)
+            }
+        }
+    }
+}
+
+/// The files read so far, in that order. A file is read once however it is named: that is how the compiler sees import cycles.
+#[derive(Default)]
+struct Files {
+    origins: Vec<(FileId, Origin)>,
+    ids: HashMap<Origin, FileId>,
+}
+
+impl Files {
+    fn add(&mut self, origin: Origin, sources: &mut Sources) -> io::Result<FileId> {
+        let key = match &origin {
+            Origin::File(path) => Origin::File(fs::canonicalize(path)?),
+            Origin::Bundled(_) => origin.clone(),
+        };
+        if let Some(&id) = self.ids.get(&key) {
+            return Ok(id);
+        }
+        let id = sources.add(origin.show(), origin.read()?);
+        self.origins.push((id, origin));
+        self.ids.insert(key, id);
+        Ok(id)
+    }
+
+    /// What `import "path"` and `extend "path"` in the file `from` mean: a file beside it, else the bundled model.
+    fn load(&mut self, path: &str, from: FileId, sources: &mut Sources) -> Result<FileId, String> {
+        let bundled = path.strip_suffix(".mng").filter(|name| bundled::text(name).is_some());
+        let bundled = bundled.map(|name| Origin::Bundled(name.to_string()));
+        let from = self.origins.iter().find(|(id, _)| *id == from).map(|(_, origin)| origin);
+        let origin = match (from, bundled) {
+            (Some(Origin::Bundled(_)), Some(bundled)) => bundled,
+            (Some(Origin::Bundled(_)), None) => return Err(format!("no bundled model is named {path:?}")),
+            (Some(Origin::File(file)), bundled) => {
+                let beside = file.parent().unwrap_or(Path::new("")).join(path);
+                bundled.filter(|_| !beside.exists()).unwrap_or(Origin::File(beside))
+            }
+            (None, _) => return Err("the file that asks for it is unknown".into()),
+        };
+        let shown = origin.show();
+        self.add(origin, sources).map_err(|e| format!("cannot read {shown}: {e}"))
+    }
+}
+
+fn find(model: &str) -> Result<Origin> {
+    let path = Path::new(model);
+    if path.is_file() {
+        return Ok(Origin::File(path.to_path_buf()));
+    }
+    if bundled::text(model).is_some() {
+        return Ok(Origin::Bundled(model.to_string()));
+    }
+    let looks_like_a_path = path.components().count() > 1 || path.extension().is_some_and(|e| e == "mng");
+    if looks_like_a_path || path.exists() {
+        let reason = if path.exists() { "it is no file" } else { "there is no such file" };
+        return Err(anyhow!("cannot read {model}: {reason}"));
+    }
+    let mut names: Vec<(f64, String)> = bundled::names()
+        .map(str::to_string)
+        .chain(files_here().unwrap_or_default().iter().map(|path| path.display().to_string()))
+        .map(|name| (strsim::jaro_winkler(model, name.trim_end_matches(".mng")), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .collect();
+    names.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let help = match names.first() {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None => known(),
+    };
+    Err(anyhow!("`{model}` is neither a file nor a bundled model: {help}"))
+}
+
+/// With no MODEL: the one `.mng` file of the current folder.
+fn the_only_one() -> Result<Origin> {
+    let mut found = files_here().context("cannot list the current folder")?;
+    match found.len() {
+        1 => Ok(Origin::File(found.remove(0))),
+        0 => Err(Usage(format!("no MODEL given, and no .mng file is in the current folder: {}", known())).into()),
+        _ => {
+            let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+            Err(Usage(format!("no MODEL given, and the current folder has several: {}", names.join(", "))).into())
+        }
+    }
+}
+
+fn known() -> String {
+    format!("bundled models are {}", bundled::names().collect::<Vec<_>>().join(", "))
+}
+
+/// The `.mng` files of the current folder, by name.
+fn files_here() -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(".")? {
+        let name = PathBuf::from(entry?.file_name());
+        if name.extension().is_some_and(|extension| extension == "mng") && name.is_file() {
+            found.push(name);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

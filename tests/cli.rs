@@ -1,0 +1,357 @@
+//! The command line: exit codes, messages, files, and what must never happen whatever it is given.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{fails, golden, log, mngc, output, shard, stderr, stdout, succeeds, text};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A run of the bundled small model that takes a moment: one step of one sequence.
+const SMALL: [&str; 14] = [
+    "run",
+    "gpt2-mini",
+    "--set",
+    "dim=48",
+    "--set",
+    "sequence=48",
+    "--set",
+    "batch=48",
+    "--set",
+    "validate.tokens=96",
+    "--steps",
+    "1",
+    "--device",
+    "reference",
+];
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// The small run with more arguments.
+fn small<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&SMALL[..], more].concat()
+}
+
+fn write(folder: &TempDir, name: &str, contents: impl AsRef<[u8]>) -> String {
+    let path = folder.path().join(name);
+    fs::write(&path, contents).expect("a file");
+    text(&path).to_string()
+}
+
+/// Runs in another folder and gives exit code and standard error.
+fn run_in(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let output = mngc(args).current_dir(folder).output().expect("the program starts");
+    (output.status.code(), stderr(&output))
+}
+
+#[test]
+fn help_has_examples_and_goes_to_standard_output() {
+    for args in [&["--help"][..], &["run", "--help"], &["compile", "--help"], &["graph", "--help"], &["fmt", "--help"]]
+    {
+        assert!(succeeds(args).contains("Examples:"), "{args:?}");
+    }
+    assert!(succeeds(&["--version"]).starts_with("mngc "));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let wrong: [&[&str]; 11] = [
+        &[],
+        &["train"],
+        &["run", "gpt2", "--stpes", "1"],
+        &["run", "gpt2", "--steps", "many"],
+        &["run", "gpt2", "--steps", "-1"],
+        &["run", "gpt2", "--set", "layers"],
+        &["run", "gpt2", "--device", "gpu"],
+        &["run", "gpt2", "--oracle", "f128"],
+        &["run", "gpt2", "gpt2"],
+        &["fmt"],
+        &["graph", "gpt2", "--entry", "no_such_entry"],
+    ];
+    for args in wrong {
+        fails(2, args);
+    }
+}
+
+#[test]
+fn a_model_that_is_not_there_is_an_error_with_help() {
+    assert!(fails(1, &["run", "gpt2-mimi"]).contains("did you mean `gpt2-mini`?"));
+    let unknown = fails(1, &["run", "zzz"]);
+    assert!(unknown.contains("gpt2-classic") && unknown.contains("gpt2-mini"), "{unknown}");
+    assert!(fails(1, &["run", "models/nope.mng"]).contains("no such file"));
+    assert!(fails(1, &["run", "models"]).contains("models: it is no file"));
+}
+
+#[test]
+fn without_a_model_the_one_file_of_the_folder_is_taken() {
+    let folder = folder();
+    let (code, none) = run_in(folder.path(), &["compile"]);
+    assert!(code == Some(2) && none.contains("no .mng file") && none.contains("gpt2-mini"), "{none}");
+    write(&folder, "a.mng", "extend \"gpt2-mini.mng\" {\n}\n");
+    let (code, one) = run_in(folder.path(), &["compile"]);
+    assert_eq!(code, Some(0), "{one}");
+    write(&folder, "b.mng", "");
+    let (code, two) = run_in(folder.path(), &["compile"]);
+    assert!(code == Some(2) && two.contains("a.mng, b.mng"), "{two}");
+}
+
+#[test]
+fn a_file_beside_the_model_comes_before_the_bundled_one() {
+    let folder = folder();
+    write(&folder, "gpt2-mini.mng", "this is no model\n");
+    write(&folder, "a.mng", "extend \"gpt2-mini.mng\" {\n}\n");
+    let (code, message) = run_in(folder.path(), &["compile", "a.mng"]);
+    assert!(code == Some(1) && message.contains("gpt2-mini.mng"), "{message}");
+}
+
+#[test]
+fn mistakes_of_a_model_are_drawn_and_counted() {
+    let folder = folder();
+    let path = write(&folder, "a.mng", "const a = \nconst b = 1\n");
+    let message = fails(1, &["compile", &path]);
+    assert!(message.contains("a.mng:1:") && message.trim_end().ends_with(&format!("error: 1 error in {path}")));
+    assert!(!message.contains('\x1b'), "colour without a terminal");
+    assert!(fails(1, &["compile", &path, "--color", "always"]).contains('\x1b'));
+    let unreadable = write(&folder, "b.mng", [0xff, 0xfe, 0x00]);
+    assert!(fails(1, &["compile", &unreadable]).contains("cannot read"));
+}
+
+#[test]
+fn json_is_one_object_alone_on_standard_output_even_for_a_failure() {
+    let folder = folder();
+    let path = write(&folder, "a.mng", "const a = \n");
+    let failed = output(&["compile", &path, "--json"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let object: Value = serde_json::from_str(&stdout(&failed)).expect("one object");
+    assert_eq!(object["diagnostics"][0]["place"]["line"], 1);
+    assert!(object["error"].as_str().is_some_and(|e| e.contains("1 error")));
+
+    let plan: Value = serde_json::from_str(&succeeds(&["compile", "gpt2-mini", "--json"])).expect("one object");
+    assert_eq!(plan["model"], "gpt2");
+    assert_eq!(plan["recipe"]["steps"], 8);
+
+    let out = folder.path().join("run");
+    let report = succeeds(&small(&["--json", "--out", text(&out)]));
+    let report: Value = serde_json::from_str(&report).expect("one object");
+    assert_eq!((report["steps"].as_u64(), report["folder"].as_str()), (Some(1), Some(text(&out))));
+    assert!(report["val_loss"].as_f64().is_some_and(|loss| loss > 0.0 && loss < 10.0));
+}
+
+#[test]
+fn the_plan_and_its_files_agree() {
+    let folder = folder();
+    let out = folder.path().join("a/b");
+    let table = succeeds(&["compile", "gpt2-mini", "--timings", "-o", text(&out)]);
+    for part in ["parameter", "micro_step", "compiling"] {
+        assert!(table.contains(part), "{table}");
+    }
+    let manifest = fs::read_to_string(out.join("manifest.json")).expect("a file");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let slots = manifest["slots"].as_array().expect("slots");
+    let elements = |slot: &&Value| -> u64 {
+        let shape = slot["shape"].as_array().expect("a shape");
+        shape.iter().map(|size| size.as_u64().expect("a size")).product()
+    };
+    let parameters: u64 = slots.iter().filter(|slot| slot["role"] == "parameter").map(|slot| elements(&slot)).sum();
+    assert_eq!(manifest["parameters"].as_u64(), Some(parameters));
+    let entries: Vec<&str> =
+        manifest["entries"].as_array().expect("entries").iter().filter_map(|e| e["name"].as_str()).collect();
+    for entry in ["init", "micro_step", "update", "evaluate"] {
+        assert!(entries.contains(&entry), "{entries:?}");
+    }
+    let graph = fs::read_to_string(out.join("graph.ir")).expect("a file");
+    assert!(mngc_compiler::ir::read::module(&graph).is_ok());
+    let again = folder.path().join("again");
+    succeeds(&["compile", "models/gpt2-mini.mng", "-o", text(&again)]);
+    assert_eq!(fs::read_to_string(again.join("graph.ir")).expect("a file"), graph);
+}
+
+#[test]
+fn settings_change_the_program_and_unknown_ones_are_refused() {
+    let parameters = |args: &[&str]| -> u64 {
+        let plan: Value =
+            serde_json::from_str(&succeeds(&[&["compile", "gpt2-mini", "--json"], args].concat())).expect("JSON");
+        plan["parameters"].as_u64().expect("a number")
+    };
+    assert!(parameters(&["--set", "layers=4"]) > parameters(&[]));
+    assert!(fails(1, &["compile", "gpt2-mini", "--set", "layer=4"]).contains("layer"));
+}
+
+#[test]
+fn devices_of_later_versions_are_refused_by_name() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    for device in ["cpu", "cuda", "soft"] {
+        let args = ["run", "gpt2-mini", "--steps", "1", "--out", text(&out), "--device", device];
+        assert!(fails(1, &args).contains(&format!("device {device} is not there yet")));
+        fails(2, &[&args[..], &["--oracle", "f64"]].concat());
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_run_leaves_its_folder_and_never_touches_another() {
+    let folder = folder();
+    let model = text(&golden("../../models/gpt2-mini.mng")).to_string();
+    let data = text(&golden("noisy/train_*.bin")).to_string();
+    let val = text(&golden("noisy/val_*.bin")).to_string();
+    let args = [&["run", &model][..], &SMALL[2..], &["--data", &data, "--val", &val]].concat();
+    for number in 1..=2 {
+        let (code, message) = run_in(folder.path(), &args);
+        assert_eq!(code, Some(0), "{message}");
+        assert!(message.contains("val_loss") && message.contains("step 0/1"), "{message}");
+        let run = folder.path().join(format!("runs/gpt2-mini-00{number}"));
+        assert!(run.join("final.safetensors").exists());
+        assert_eq!(log(&run)[0]["source"].as_array().map(Vec::len), Some(2));
+    }
+    let out = folder.path().join("runs/gpt2-mini-001");
+    let before = fs::read(out.join("log.jsonl")).expect("a log");
+    assert!(fails(1, &small(&["--out", text(&out)])).contains("holds a run already"));
+    assert_eq!(fs::read(out.join("log.jsonl")).expect("a log"), before);
+}
+
+#[test]
+fn quiet_is_quiet() {
+    let folder = folder();
+    let output = output(&small(&["--quiet", "--out", text(&folder.path().join("run"))]));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stderr(&output), "");
+    assert!(stdout(&output).contains("val_loss"));
+}
+
+#[test]
+fn hostile_shards_are_errors_before_the_run() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    let whole = shard(&[1; 200]);
+    let mut magic = whole.clone();
+    magic[0] ^= 1;
+    let cases: [(&str, Vec<u8>, &str); 6] = [
+        ("empty.bin", Vec::new(), "too few for the header"),
+        ("magic.bin", magic, "no token shard"),
+        ("cut.bin", whole[..whole.len() - 1].to_vec(), "cut off"),
+        ("long.bin", [&whole[..], &[0, 0]].concat(), "the header says 200 tokens, but 201 follow"),
+        ("short.bin", shard(&[1; 48]), "48 tokens of training data"),
+        ("token.bin", shard(&[300; 49]), "token 0 is 300, but the model's vocabulary ends at 299"),
+    ];
+    for (name, bytes, expected) in cases {
+        let path = write(&folder, name, bytes);
+        let message = fails(1, &small(&["--out", text(&out), "--data", &path]));
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+    let missing = text(&folder.path().join("no_*.bin")).to_string();
+    assert!(fails(1, &small(&["--out", text(&out), "--data", &missing])).contains("no file matches"));
+    let enough = write(&folder, "enough.bin", shard(&[1; 49]));
+    assert!(!out.exists(), "a run that cannot start leaves no folder");
+    succeeds(&small(&["--out", text(&out), "--data", &enough]));
+}
+
+#[test]
+fn hostile_weights_are_errors_before_the_run() {
+    let folder = folder();
+    let out = folder.path().join("run");
+    let cases: [(&str, &[u8]); 4] = [
+        ("empty", b""),
+        ("text", b"this is no weight file"),
+        ("huge_header", &[255; 64]),
+        ("open_brace", b"\x01\0\0\0\0\0\0\0{"),
+    ];
+    for (name, bytes) in cases {
+        let path = write(&folder, name, bytes);
+        fails(1, &small(&["--out", text(&out), "--init", &path]));
+    }
+    let other = golden("classic/init.safetensors");
+    let message = fails(1, &small(&["--out", text(&out), "--init", text(&other)]));
+    for part in ["`lm_head.weight` is missing", "`transformer.wpe.weight` is no parameter of the model", "has shape"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_run_goes_on_from_its_own_weights() {
+    let folder = folder();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    succeeds(&small(&["--out", text(&first)]));
+    let weights = first.join("final.safetensors");
+    let args = small(&["--out", text(&second), "--init", text(&weights)]);
+    let steps = args.iter().position(|arg| *arg == "1").expect("--steps 1");
+    let args = [&args[..steps], &["0"], &args[steps + 1..]].concat();
+    succeeds(&args);
+    let losses = |folder: &Path| common::numbers(&log(folder), "val", "val_loss");
+    assert_eq!(losses(&first)[1], losses(&second)[0]);
+    assert_eq!(losses(&second).len(), 1);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_an_error() {
+    let folder = folder();
+    let file = write(&folder, "file", "");
+    assert!(fails(1, &small(&["--out", &format!("{file}/run")])).contains("cannot create"));
+    assert!(fails(1, &["compile", "gpt2-mini", "-o", &format!("{file}/out")]).contains("cannot create"));
+}
+
+#[test]
+fn a_reader_that_stops_early_is_no_failure() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_mngc"))
+        .args(["compile", "gpt2-mini"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_bundled_models_are_formatted() {
+    let models = fs::read_dir(golden("../../models")).expect("a folder");
+    let paths: Vec<String> = models.map(|file| text(&file.expect("a file").path()).to_string()).collect();
+    assert!(paths.len() >= 4);
+    let args: Vec<&str> = ["fmt", "--check"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+    assert_eq!(succeeds(&args), "");
+}
+
+#[test]
+fn fmt_changes_only_what_needs_it_and_check_changes_nothing() {
+    let folder = folder();
+    let untidy = "const a=1\n";
+    let (a, b) = (write(&folder, "a.mng", untidy), write(&folder, "b.mng", "const a = 1\n"));
+    let check = output(&["fmt", "--check", &a, &b]);
+    assert_eq!((check.status.code(), stdout(&check)), (Some(1), format!("{a}\n")));
+    assert_eq!(fs::read_to_string(&a).expect("a file"), untidy);
+    assert_eq!(succeeds(&["fmt", &a, &b]), "");
+    assert_eq!(fs::read_to_string(&a).expect("a file"), "const a = 1\n");
+    succeeds(&["fmt", "--check", &a, &b]);
+    let piped = mngc(&["fmt", "-"]).write_stdin(untidy).output().expect("the program starts");
+    assert_eq!((piped.status.code(), stdout(&piped)), (Some(0), "const a = 1\n".to_string()));
+}
+
+#[test]
+fn fmt_goes_on_after_a_file_with_mistakes() {
+    let folder = folder();
+    let (wrong, untidy) = (write(&folder, "a.mng", "const = 1\n"), write(&folder, "b.mng", "const a=1\n"));
+    let message = fails(1, &["fmt", &wrong, &untidy, "none.mng"]);
+    assert!(message.contains("a.mng:1:") && message.contains("cannot read none.mng"), "{message}");
+    assert_eq!(fs::read_to_string(&wrong).expect("a file"), "const = 1\n");
+    assert_eq!(fs::read_to_string(&untidy).expect("a file"), "const a = 1\n");
+}
+
+#[test]
+fn graphs_are_drawn_as_dot_and_svg() {
+    let folder = folder();
+    assert!(succeeds(&["graph", "gpt2-mini"]).starts_with("digraph"));
+    assert!(succeeds(&["graph", "gpt2-mini", "--entry", "evaluate", "--expand", "1"]).starts_with("digraph"));
+    let (dot, svg) = (folder.path().join("a/g.dot"), folder.path().join("a/g.svg"));
+    succeeds(&["graph", "gpt2-mini", "-o", text(&dot)]);
+    succeeds(&["graph", "gpt2-mini", "--entry", "evaluate", "-o", text(&svg)]);
+    assert!(fs::read_to_string(&dot).expect("a file").starts_with("digraph"));
+    assert!(fs::read_to_string(&svg).expect("a file").contains("<svg"));
+    assert!(fails(2, &["graph", "gpt2-mini", "-o", "g.png"]).contains(".dot or .svg"));
+}

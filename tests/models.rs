@@ -1,0 +1,227 @@
+//! What the models' logits may depend on, by perturbation: no later token, no other document, nothing outside the window.
+
+#[path = "common/compile.rs"]
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::{program, root, sets};
+use mngc_compiler::ir::{EntryKey, EntryKind, SlotRole};
+use mngc_compiler::{CompileOptions, Program};
+use mngc_runtime::{Backend, Precision, Reference, Tensor};
+
+const VOCAB: usize = 40;
+const EOT: i32 = 39;
+
+/// Every model file at a size for tests.
+const MODELS: [(&str, &[(&str, &str)]); 3] = [
+    (
+        "models/gpt2.mng",
+        &[("heads", "2"), ("dim", "16"), ("window", "5"), ("eot", "39"), ("batch", "24"), ("warmdown", "1")],
+    ),
+    ("models/gpt2-classic.mng", &[("heads", "2"), ("dim", "16"), ("eot", "39"), ("batch", "24"), ("warmup", "1")]),
+    ("models/gpt2-1.5b.mng", &[("heads", "2"), ("dim", "16"), ("batch", "24"), ("warmdown", "1")]),
+];
+
+fn small(model: &[(&str, &str)], more: &[(&str, &str)]) -> CompileOptions {
+    let shared = [
+        ("vocab", "40"),
+        ("layers", "2"),
+        ("low", "f32"),
+        ("sequence", "24"),
+        ("steps", "3"),
+        ("validate.tokens", "24"),
+    ];
+    let mut all: Vec<(&str, &str)> = shared.to_vec();
+    for &(name, value) in model.iter().chain(more) {
+        all.retain(|(n, _)| *n != name);
+        all.push((name, value));
+    }
+    sets(&all)
+}
+
+/// The oracle with random weights everywhere, so that no zero hides a dependence.
+fn oracle(program: &Program) -> Reference {
+    let module = program.module.clone();
+    let mut oracle = Reference::new(module.clone(), 7, Precision::F64);
+    oracle.run(EntryKind::Init.into(), &BTreeMap::new(), 0).expect("initial values");
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for (slot, data) in module.slots.iter().filter(|(_, s)| s.role == SlotRole::Param) {
+        let sizes = module.dims.sizes(&data.ty.dims);
+        let n = sizes.iter().product();
+        let values = (0..n).map(|_| 0.5 * random(&mut state)).collect();
+        oracle.set_slot(slot, Tensor::floats(sizes, values).expect("a tensor")).expect("a parameter");
+    }
+    oracle.run(EntryKind::Refresh.into(), &BTreeMap::new(), 0).ok();
+    oracle
+}
+
+/// Uniform on [−1, 1) (xorshift).
+fn random(state: &mut u64) -> f64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+}
+
+/// Logits of each position.
+fn logits(oracle: &mut Reference, tokens: &[i32]) -> Vec<Vec<f64>> {
+    let input = Tensor::ints([tokens.len()], tokens.to_vec()).expect("tokens");
+    let inputs = BTreeMap::from([("tokens".to_string(), input)]);
+    let out = oracle.run(EntryKind::Decode.into(), &inputs, 0).expect("logits");
+    let values = out["logits"].as_floats().expect("floats");
+    assert!(values.iter().all(|x| x.is_finite()), "a logit is not finite");
+    values.chunks(values.len() / tokens.len()).map(<[f64]>::to_vec).collect()
+}
+
+/// Tokens with a document of 1, of 2 and of more tokens.
+fn text(n: usize) -> Vec<i32> {
+    let mut state = 0xdead_beef_u64;
+    let mut tokens: Vec<i32> = (0..n).map(|_| ((random(&mut state) + 1.0) * 19.0) as i32).collect();
+    for at in [0, n / 3, n / 3 + 1, n / 3 + 3, 2 * n / 3] {
+        if let Some(token) = tokens.get_mut(at) {
+            *token = EOT;
+        }
+    }
+    tokens
+}
+
+/// For each position t, the positions whose logits change with token t (kept within its kind: end of text or not).
+fn reaches(oracle: &mut Reference, tokens: &[i32]) -> Vec<Vec<usize>> {
+    let before = logits(oracle, tokens);
+    let changed = |t: usize, oracle: &mut Reference| {
+        let mut other = tokens.to_vec();
+        other[t] = if tokens[t] == EOT { EOT } else { (tokens[t] + 1) % EOT };
+        let after = logits(oracle, &other);
+        (0..tokens.len()).filter(|&i| before[i] != after[i]).collect()
+    };
+    (0..tokens.len()).map(|t| changed(t, oracle)).collect()
+}
+
+#[test]
+fn no_model_looks_ahead() {
+    for (path, settings) in MODELS {
+        let program = program(path, &small(settings, &[])).unwrap_or_else(|e| panic!("{e}"));
+        let tokens = text(24);
+        for (t, reached) in reaches(&mut oracle(&program), &tokens).iter().enumerate() {
+            assert!(reached.iter().all(|&i| i >= t), "{path}: token {t} changes logits at {reached:?}");
+            assert!(tokens[t] == EOT || reached.contains(&t), "{path}: token {t} changes nothing");
+        }
+    }
+}
+
+/// An end of text turned into a word joins two documents: it may change what follows, nothing before.
+#[test]
+fn joined_documents_change_nothing_before() {
+    for (path, settings) in MODELS {
+        let mut oracle = oracle(&program(path, &small(settings, &[])).unwrap_or_else(|e| panic!("{e}")));
+        let tokens = text(24);
+        let before = logits(&mut oracle, &tokens);
+        for t in (0..24).filter(|&t| tokens[t] == EOT) {
+            let mut other = tokens.clone();
+            other[t] = 3;
+            let after = logits(&mut oracle, &other);
+            assert_eq!(before[..t], after[..t], "{path}: the end of text at {t} changes what stands before");
+        }
+    }
+}
+
+#[test]
+fn documents_are_apart() {
+    let (path, settings) = MODELS[0];
+    let program = program(path, &small(settings, &[("window", "24")])).unwrap_or_else(|e| panic!("{e}"));
+    let tokens = text(24);
+    let document = |t: usize| tokens[..=t].iter().filter(|&&x| x == EOT).count();
+    for (t, reached) in reaches(&mut oracle(&program), &tokens).iter().enumerate() {
+        let own: Vec<usize> = (t..24).filter(|&i| document(i) == document(t)).collect();
+        let expected = if tokens[t] == EOT { vec![] } else { own };
+        assert_eq!(*reached, expected, "token {t}");
+    }
+}
+
+/// Whoever leaks by perturbation is refused with the place, and compiles only where that is asked for.
+#[test]
+fn leaking_models_are_refused() {
+    let folder = root().join("tests/files/wrong");
+    let mut leaks = 0;
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let name = entry.expect("a file").file_name().to_string_lossy().into_owned();
+        // `decode` has no targets to perturb.
+        if !name.starts_with("leak-") || !name.ends_with(".mng") || name == "leak-targets.mng" {
+            continue;
+        }
+        let path = format!("tests/files/wrong/{name}");
+        let refused = program(&path, &CompileOptions::default()).expect_err("a leak");
+        assert!(refused.contains("[causality]") && refused.contains(&name), "{refused}");
+        let options = CompileOptions { allow_leaks: true, ..CompileOptions::default() };
+        let program = program(&path, &options).unwrap_or_else(|e| panic!("{e}"));
+        let tokens: Vec<i32> = vec![3, 1, 4, 1, 5, 9, 2, 6];
+        let reached = reaches(&mut oracle(&program), &tokens);
+        assert!(reached.iter().enumerate().any(|(t, r)| r.iter().any(|&i| i < t)), "{name} does not leak");
+        leaks += 1;
+    }
+    assert!(leaks >= 8, "only {leaks} leaking models");
+}
+
+#[test]
+fn windows_and_lengths() {
+    let (path, settings) = MODELS[0];
+    for n in [1usize, 2, 127, 129] {
+        let mut full = None;
+        for w in [1, 2, n - 1, n, n + 5] {
+            if w == 0 {
+                continue;
+            }
+            let (length, window) = (n.to_string(), w.to_string());
+            let more =
+                [("sequence", &*length), ("batch", &*length), ("validate.tokens", &*length), ("window", &*window)];
+            let program = program(path, &small(settings, &more)).unwrap_or_else(|e| panic!("{e}"));
+            let mut oracle = oracle(&program);
+            let tokens: Vec<i32> = text(n).iter().map(|&t| t.min(EOT - 1)).collect();
+            let before = logits(&mut oracle, &tokens);
+            // Two layers see twice as far.
+            let t = n / 2;
+            let mut other = tokens.clone();
+            other[t] = (tokens[t] + 1) % (EOT - 1);
+            let after = logits(&mut oracle, &other);
+            let reached: Vec<usize> = (0..n).filter(|&i| before[i] != after[i]).collect();
+            let expected: Vec<usize> = (t..n.min(t + 2 * (w - 1) + 1)).collect();
+            assert_eq!(reached, expected, "T = {n}, window = {w}");
+            if w >= n {
+                assert_eq!(
+                    *full.get_or_insert_with(|| before.clone()),
+                    before,
+                    "T = {n}: a window over T is no window"
+                );
+            }
+            finite_step(&mut oracle, &program, &tokens, &other);
+            // Documents of one token.
+            let ends = vec![EOT; n];
+            logits(&mut oracle, &ends);
+            finite_step(&mut oracle, &program, &ends, &other);
+        }
+    }
+}
+
+/// A whole step gives finite numbers everywhere.
+fn finite_step(oracle: &mut Reference, program: &Program, tokens: &[i32], targets: &[i32]) {
+    let input = |x: &[i32]| Tensor::ints([1, x.len()], x.to_vec()).expect("tokens");
+    let inputs = BTreeMap::from([("tokens".into(), input(tokens)), ("targets".into(), input(targets))]);
+    for (kind, inputs) in [(EntryKind::MicroStep, inputs), (EntryKind::Update, BTreeMap::new())] {
+        let out = oracle.run(EntryKey::from(kind), &inputs, 0).expect("a step");
+        assert!(out.values().all(|t| t.item().is_some_and(f64::is_finite)), "{out:?}");
+    }
+    for (slot, data) in program.module.slots.iter() {
+        let value = oracle.slot(slot).expect("a value");
+        assert!(value.as_floats().is_none_or(|x| x.iter().all(|x| x.is_finite())), "{} is not finite", data.name);
+    }
+}
+
+/// 40 words: the sizes above rely on it.
+#[test]
+fn vocabulary_is_known() {
+    let (path, settings) = MODELS[0];
+    let program = program(path, &small(settings, &[])).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(program.recipe.vocab, Some(VOCAB));
+}

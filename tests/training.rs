@@ -1,0 +1,183 @@
+//! The golden runs through the command line: every loss, validation and gradient of an independent implementation.
+
+mod common;
+
+use std::path::Path;
+
+use common::{golden, log, numbers, succeeds, tensors, text};
+use serde_json::Value;
+
+/// How far a golden run may be from ours.
+struct Golden {
+    folder: &'static str,
+    model: &'static str,
+    /// Largest difference of any loss.
+    loss: f64,
+    /// Whether it has gradients and final weights to compare.
+    weights: bool,
+}
+
+const NOISY: Golden = Golden { folder: "noisy", model: "models/gpt2.mng", loss: 2e-5, weights: true };
+const WIDE: Golden = Golden { folder: "wide", model: "models/gpt2.mng", loss: 2e-5, weights: true };
+const CLASSIC: Golden = Golden { folder: "classic", model: "models/gpt2-classic.mng", loss: 2e-5, weights: true };
+/// Its projections start as zeros, so that Newton–Schulz blows rounding up.
+const TINY: Golden = Golden { folder: "tiny", model: "models/gpt2.mng", loss: 1e-3, weights: false };
+
+/// Largest relative L2 difference of a gradient, and of its norm.
+const GRADIENT: f64 = 1e-5;
+/// Gradients below this norm are rounding only.
+const NO_GRADIENT: f64 = 1e-6;
+/// Largest relative L2 difference of a parameter after the last step.
+const WEIGHT: f64 = 2e-5;
+/// Parameters whose gradient is zero in exact arithmetic, in whole or in part: Adam turns the rounding noise in its place
+/// into whole steps. Layer 0 mixes v with itself; a bias of all keys moves every score of a query alike.
+const NOISE: [&str; 2] = ["transformer.h.0.attn.lamb", ".attn.c_attn.bias"];
+
+/// What `config` holds beside settings: how the data and the first weights were made.
+const NOT_SETTINGS: [&str; 3] = ["mean_doc", "seed", "init_scale"];
+
+#[test]
+fn noisy_in_f64() {
+    NOISY.check(&["--oracle", "f64"]);
+}
+
+#[test]
+fn noisy_in_f32() {
+    NOISY.check(&[]);
+}
+
+#[test]
+fn wide_in_f64() {
+    WIDE.check(&["--oracle", "f64"]);
+}
+
+#[test]
+fn wide_in_f32() {
+    WIDE.check(&[]);
+}
+
+#[test]
+fn classic_in_f64() {
+    CLASSIC.check(&["--oracle", "f64"]);
+}
+
+#[test]
+fn classic_in_f32() {
+    CLASSIC.check(&[]);
+}
+
+#[test]
+fn tiny_in_f64() {
+    TINY.check(&["--oracle", "f64"]);
+}
+
+#[test]
+fn tiny_in_f32() {
+    TINY.check(&[]);
+}
+
+impl Golden {
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        golden(self.folder).join(name)
+    }
+
+    fn check(&self, precision: &[&str]) {
+        let expected = std::fs::read_to_string(self.file("expected.json")).expect("a file");
+        let expected: Value = serde_json::from_str(&expected).expect("JSON");
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("run");
+        self.run(&expected, &out, precision);
+        self.check_losses(&expected, &log(&out));
+        assert_eq!(log(&out)[0]["precision"], if precision.is_empty() { "rounded" } else { "f64" });
+        if self.weights {
+            self.check_gradients(&out);
+            self.check_weights(&out);
+        }
+        if let Some(norms) = expected["gradient_norms"].as_array() {
+            let found = numbers(&log(&out), "step", "gradient_norm");
+            assert_eq!(found.len(), norms.len());
+            for (i, (found, norm)) in found.iter().zip(norms).enumerate() {
+                let norm = norm.as_f64().expect("a number");
+                assert!((found - norm).abs() <= GRADIENT * norm, "gradient_norm of step {i}: {found}, not {norm}");
+            }
+        }
+    }
+
+    fn run(&self, expected: &Value, out: &Path, precision: &[&str]) {
+        let (train, val, init) = (self.file("train_*.bin"), self.file("val_*.bin"), self.file("init.safetensors"));
+        let mut args = vec!["run", self.model, "--device", "reference", "--quiet", "--dump-gradients", "0"];
+        args.extend(["--data", text(&train), "--val", text(&val), "--init", text(&init), "--out", text(out)]);
+        args.extend(precision);
+        let settings = settings(expected);
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        succeeds(&args);
+    }
+
+    fn check_losses(&self, expected: &Value, log: &[Value]) {
+        let list = expected["train_losses"].as_array().expect("losses");
+        let wanted: Vec<f64> = list.iter().map(|loss| loss.as_f64().expect("a number")).collect();
+        let steps: Vec<f64> = (0..wanted.len()).map(|i| i as f64).collect();
+        assert_eq!(numbers(log, "step", "step"), steps);
+        assert_eq!(numbers(log, "val", "step"), [0.0, wanted.len() as f64]);
+        let val = ["val_loss_before", "val_loss_after"].map(|name| expected[name].as_f64().expect("a number"));
+        let found = [numbers(log, "step", "train_loss"), numbers(log, "val", "val_loss")].concat();
+        let wanted = [&wanted[..], &val].concat();
+        let distance = |(a, b): (&f64, &f64)| (a - b).abs();
+        let worst = found.iter().zip(&wanted).map(distance).fold(0.0, f64::max);
+        assert!(worst <= self.loss, "losses differ by {worst:e}\nfound  {found:?}\nwanted {wanted:?}");
+    }
+
+    /// The gradients of step 0 against the golden ones, and their norm against the log's.
+    fn check_gradients(&self, out: &Path) {
+        let (found, wanted) =
+            (tensors(&out.join("gradients-0.safetensors")), tensors(&self.file("grads_step0.safetensors")));
+        assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+        for (name, wanted) in &wanted {
+            let (distance, size) = (distance(&found[name], wanted), norm(wanted));
+            if size > NO_GRADIENT {
+                assert!(distance <= GRADIENT * size, "gradient of {name} differs by {:e} of {size:e}", distance / size);
+            }
+        }
+        let whole = norm(&found.values().flatten().copied().collect::<Vec<_>>());
+        let logged = numbers(&log(out), "step", "gradient_norm")[0];
+        assert!((logged - whole).abs() <= GRADIENT * whole, "gradient_norm is {logged}, that of the file {whole}");
+    }
+
+    /// The parameters after the last step.
+    fn check_weights(&self, out: &Path) {
+        let (found, wanted) = (tensors(&out.join("final.safetensors")), tensors(&self.file("final.safetensors")));
+        assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>());
+        for (name, wanted) in wanted.iter().filter(|(name, _)| !NOISE.iter().any(|noise| name.ends_with(noise))) {
+            let (distance, size) = (distance(&found[name], wanted), norm(wanted));
+            assert!(distance <= WEIGHT * size, "{name} differs by {:e} of {size:e}", distance / size);
+        }
+    }
+}
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+}
+
+/// `config` of a golden as settings: `seq` is `sequence`, and `batch` counts tokens instead of sequences.
+fn settings(expected: &Value) -> Vec<String> {
+    let config = expected["config"].as_object().expect("an object");
+    let tokens = config["batch"].as_u64().expect("a number") * config["seq"].as_u64().expect("a number");
+    let set = |(name, value): (&String, &Value)| match name.as_str() {
+        "seq" => format!("sequence={value}"),
+        "batch" => format!("batch={tokens}"),
+        _ => format!("{name}={value}"),
+    };
+    let named = config.iter().filter(|(name, _)| !NOT_SETTINGS.contains(&name.as_str()));
+    let own = [
+        "low=f32".to_string(),
+        format!("validate.tokens={}", expected["val_tokens"]),
+        // Before step 0 and after the last only, as the goldens do.
+        format!("validate.every={}", config["steps"]),
+    ];
+    named.map(set).chain(own).collect()
+}

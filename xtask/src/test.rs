@@ -1,0 +1,91 @@
+//! What must pass before a change lands, in the order of what it costs.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tidy;
+
+/// Runs everything and stops at the first part that fails. Says how many tests ran and which were skipped.
+pub fn run(root: &Path) -> Result<()> {
+    tidy::run(root)?;
+    cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let tests = tests(root)?;
+    cargo(root, &["doc", "--workspace", "--no-deps", "--quiet"])?;
+    println!("{} tests passed, {} skipped", tests.passed, tests.skipped.len());
+    tests.skipped.iter().for_each(|name| println!("skipped: {name}"));
+    Ok(())
+}
+
+/// Runs cargo in a folder, with rustdoc's warnings as errors.
+pub fn cargo(root: &Path, args: &[&str]) -> Result<()> {
+    let status = command(root, args).status().context("cannot start cargo")?;
+    if status.success() { Ok(()) } else { bail!("`cargo {}` failed", args.join(" ")) }
+}
+
+fn command(root: &Path, args: &[&str]) -> Command {
+    println!("$ cargo {}", args.join(" "));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.args(args).current_dir(root).env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+/// What the tests printed of themselves.
+#[derive(Debug, Default, PartialEq)]
+struct Tests {
+    passed: usize,
+    skipped: Vec<String>,
+}
+
+/// Runs all tests, passing on what they print. A run without any test is a failure: nothing was checked.
+fn tests(root: &Path) -> Result<Tests> {
+    let mut child = command(root, &["test", "--workspace", "--no-fail-fast"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut tests = Tests::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.context("cannot read what the tests print")?;
+            println!("{line}");
+            tests.read(&line);
+        }
+    }
+    if !child.wait().context("cannot wait for cargo")?.success() {
+        bail!("tests failed");
+    }
+    if tests.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(tests)
+}
+
+impl Tests {
+    /// Takes one line of output: `test NAME ... ok`, `test NAME ... ignored, why`.
+    fn read(&mut self, line: &str) {
+        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
+            return;
+        };
+        if outcome == "ok" {
+            self.passed += 1;
+        } else if outcome.starts_with("ignored") {
+            self.skipped.push(format!("{} ({outcome})", name.trim()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tests;
+
+    #[test]
+    fn outcomes_are_read_from_what_the_tests_print() {
+        let mut tests = Tests::default();
+        let lines = ["running 4 tests", "test a::b ... ok", "test c ... ignored, needs a GPU", "test d   ... ok"];
+        lines.iter().for_each(|line| tests.read(line));
+        tests.read("test result: ok. 2 passed; 0 failed; 1 ignored");
+        assert_eq!(tests, Tests { passed: 2, skipped: vec!["c (ignored, needs a GPU)".into()] });
+    }
+}
