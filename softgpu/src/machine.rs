@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::check::{Check, Checks};
-use crate::device::arena::{NoAddressSpace, bytes_of, pack, serial_of};
+use crate::device::arena::{LAST_OP, NoAddressSpace, bytes_of, pack, serial_of};
 use crate::device::memory::{Memory, OutOfMemory, Purpose, Record};
 use crate::device::part::Part;
 use crate::error::LaunchError;
@@ -209,7 +209,7 @@ impl Machine {
             if write && bytes_of(r) & touched != 0 && foreign(r) {
                 return Some((word, serial_of(r)));
             }
-            let mine = pack(serial, 0xffff, 0, 0, touched, false);
+            let mine = pack(serial, LAST_OP, 0, 0, touched, false);
             if write {
                 cell.writer.store(mine, Relaxed)
             } else {

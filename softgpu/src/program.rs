@@ -338,6 +338,12 @@ impl Program {
         self.files.iter().find(|(i, _)| *i == index).map(|(_, n)| n.as_str())
     }
 
+    /// File and line of the CUDA text of an operation, where the module has them.
+    pub fn source(&self, kernel: &Kernel, pc: u32) -> Option<(String, u32)> {
+        let loc = kernel.meta.get(pc as usize)?.loc?;
+        Some((self.file(loc.file)?.to_string(), loc.line))
+    }
+
     /// The compute capability of the target, as 10 × major + minor.
     pub fn capability(&self) -> u32 {
         capability(&self.target).unwrap_or(0)

@@ -292,19 +292,34 @@ impl<'m> Builder<'m> {
         Ok(())
     }
 
-    pub fn guard(&self) -> (i32, u32) {
-        self.guard
-    }
-
     pub fn set_guard(&mut self, g: (i32, u32)) {
         self.guard = g;
     }
 
     pub fn emit(&mut self, class: Class, mut op: Op, writes: u8, list: Vec<i32>, list_writes: usize) {
+        let guard = self.guard;
+        // Who waits for other threads must not keep lanes with it that do not take part.
+        let around = matches!(class, Class::Barrier | Class::Warp).then(|| self.branch_around());
         (op.guard, op.flip) = self.guard;
         let meta = Meta { class, ..self.current };
         self.current.first = false;
         self.drafts.push(Draft { op, meta, writes, list, list_writes });
+        if let Some(around) = around {
+            self.set_label(around);
+            self.guard = guard;
+        }
+    }
+
+    /// Makes a guarded instruction unguarded behind a branch around it. Returns the label to be set after it.
+    pub fn branch_around(&mut self) -> u32 {
+        let around = self.label();
+        if self.guard.0 != NONE {
+            let op = Op { x: around, guard: self.guard.0, flip: !self.guard.1, ..Op::new(Run::Branch) };
+            let meta = Meta { class: Class::Control, first: false, ..self.current };
+            self.drafts.push(Draft { op, meta, writes: 0, list: Vec::new(), list_writes: 0 });
+            self.guard = (NONE, 0);
+        }
+        around
     }
 
     /// An operation of arithmetic with up to four sources.

@@ -2,7 +2,7 @@
 
 use super::builder::{Binding, Builder, Mods, R};
 use crate::exec::misc;
-use crate::program::{Class, NONE, Op, Run};
+use crate::program::{Class, Op, Run};
 use crate::ptx::ast::{Instr, Operand, Ty};
 
 fn label(b: &mut Builder, i: &Instr, name: &str) -> R<u32> {
@@ -33,14 +33,7 @@ pub(super) fn branch_indexed(b: &mut Builder, i: &Instr, m: &mut Mods) -> R<()> 
     let Some(names) = b.table(list).filter(|_| indexed) else { return b.err(i, format!("no list {list}")) };
     let a = b.src(i, &i.operands[0], Ty::U32)?;
     let targets = names.iter().map(|n| label(b, i, n)).collect::<R<Vec<_>>>()?;
-    // A guarded one is a branch around it.
-    let (g, flip) = b.guard();
-    let around = b.label();
-    if g != NONE {
-        b.set_guard((g, !flip));
-        b.emit(Class::Control, Op { x: around, ..Op::new(Run::Branch) }, 0, Vec::new(), 0);
-        b.set_guard((NONE, 0));
-    }
+    let around = b.branch_around();
     b.tables.push(targets);
     let x = b.tables.len() as u32 - 1;
     b.emit(Class::Control, Op { a, x, ..Op::new(Run::BranchIndex) }, 0, Vec::new(), 0);

@@ -178,14 +178,7 @@ fn call<'m>(b: &mut Builder<'m>, i: &'m Instr) -> R<()> {
         }
         bound.push((p, place));
     }
-    // A guarded call is a branch around its body.
-    let around = b.label();
-    let (g, flip) = b.guard();
-    if g != NONE {
-        b.set_guard((g, !flip));
-        b.emit(Class::Control, Op { x: around, ..Op::new(Run::Branch) }, 0, Vec::new(), 0);
-        b.set_guard((NONE, 0));
-    }
+    let around = b.branch_around();
     let outer = std::mem::replace(&mut b.scopes, vec![Scope::default()]);
     for (p, place) in bound {
         b.bind(&p.name, place);

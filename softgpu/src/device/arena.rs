@@ -26,11 +26,14 @@ pub const STRONG: u64 = 1;
 /// In a cell: the write was a compare-and-swap, which a plain read may precede.
 pub const SWAP: u64 = 1 << 16;
 
+/// In a cell: this operation or a later one of the kernel, or none of a kernel.
+pub const LAST_OP: u32 = 0x7fff;
+
 /// A cell's word: serial number of the block (or copy), operation, warp, epoch, the bytes touched, whether strong.
 #[inline(always)]
 pub fn pack(serial: u32, op: u32, warp: u32, epoch: u32, bytes: u32, strong: bool) -> u64 {
     (serial as u64) << 32
-        | (op.min(0x7fff) as u64) << 17
+        | (op.min(LAST_OP) as u64) << 17
         | ((warp & 31) as u64) << 11
         | (epoch.min(63) as u64) << 5
         | (bytes as u64) << 1
@@ -45,7 +48,7 @@ pub fn serial_of(word: u64) -> u32 {
 
 /// The operation and warp in a cell's word.
 pub fn place_of(word: u64) -> (u32, u32) {
-    ((word >> 17) as u32 & 0x7fff, (word >> 11) as u32 & 31)
+    ((word >> 17) as u32 & LAST_OP, (word >> 11) as u32 & 31)
 }
 
 /// The epoch in a cell's word.

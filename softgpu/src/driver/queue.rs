@@ -204,10 +204,7 @@ impl State {
                 }
                 Ok(())
             }
-            Op::Free(at) => {
-                let freed = self.machine.memory.free(at, &[Purpose::Device]);
-                if freed.is_some() { Ok(()) } else { Err(ERROR_INVALID_VALUE) }
-            }
+            Op::Free(at) => self.run_free(at, q.stream, q.clock, &unordered),
             Op::Host(..) | Op::Empty => Ok(()),
         };
         if let (Err(code), Some(c)) = (result, self.contexts.get_mut(&q.context)) {
@@ -246,6 +243,10 @@ impl State {
     fn remember(&mut self, stream: u32, clock: u64) {
         if let Some(r) = self.machine.memory.records().next_back() {
             let entry = (clock, r.first, r.count);
+            // The serial numbers began anew, and all cells with them.
+            if self.unsettled.values().filter_map(|ops| ops.back()).any(|(_, first, _)| *first > entry.1) {
+                self.unsettled.clear();
+            }
             self.unsettled.entry(stream).or_default().push_back(entry);
         }
     }
@@ -391,6 +392,13 @@ impl State {
             self.machine.memory.arena().mark_range(start, bytes);
         }
         Ok(())
+    }
+
+    /// A free that follows a stream, after which no other stream may use the memory.
+    fn run_free(&mut self, at: u64, stream: u32, clock: u64, unordered: &[(u32, u32)]) -> Result<(), Code> {
+        let size = self.machine.memory.at(at).map_or(0, |a| a.size);
+        self.touch("free", stream, clock, unordered, &[(at, size, true)])?;
+        self.machine.memory.free(at, &[Purpose::Device]).map(|_| ()).ok_or(ERROR_INVALID_VALUE)
     }
 
     /// The host knows that what this clock holds has happened.

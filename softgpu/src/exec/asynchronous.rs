@@ -3,6 +3,7 @@
 
 use super::access::Access;
 use super::{Bits, Ctx, Flow, Stop};
+use crate::check::Check;
 use crate::program::{MemSpace, NONE, Op};
 
 /// One copy of one lane that has not arrived.
@@ -45,6 +46,10 @@ pub fn copy(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     for l in Bits(mask) {
         let n = source[l].min(bytes);
         by_size[n as usize] |= 1 << l;
+    }
+    let read = mask & !by_size[0];
+    if Bits(read).any(|l| from[l] & (bytes as u64 - 1) != 0) && ctx.checks(Check::Alignment) {
+        return ctx.misaligned(&from, read, bytes, Access::READ);
     }
     for (n, lanes) in by_size.iter().enumerate().skip(1).filter(|(_, m)| **m != 0) {
         // Only the bytes that are read must be there.

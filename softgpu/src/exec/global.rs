@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::access::Access;
 use super::{Bits, Ctx, Stop};
 use crate::check::{Check, Finding, Kind};
-use crate::device::arena::{MANY, STRONG, SWAP, bytes_of, epoch_of, pack, place_of, serial_of};
+use crate::device::arena::{LAST_OP, MANY, STRONG, SWAP, bytes_of, epoch_of, pack, place_of, serial_of};
+use crate::program::NOWHERE;
 
 impl Ctx<'_> {
     /// Checks an access of `bytes` a lane to global memory and remembers it.
@@ -220,6 +221,7 @@ impl Ctx<'_> {
     fn who(&self, word: u64, did: &str) -> String {
         let serial = serial_of(word);
         let (op, warp) = place_of(word);
+        let op = if op == LAST_OP { NOWHERE } else { op };
         if let Some(linear) = serial.checked_sub(self.env.first_serial) {
             let g = self.env.job.grid;
             let id = [linear % g[0], linear / g[0] % g[1], linear / g[0] / g[1]];

@@ -309,10 +309,14 @@ fn step(env: &Env, block: &mut Block, counters: &mut Counters) -> Result<State, 
     }
     // A barrier may have been completed after the warps that wait there had their turn.
     let can = block.warps.iter().any(|w| !w.done() && any(w));
+    let stuck = !ready && spinning && all_impatient(block);
+    if (!can || stuck) && block.warps.iter_mut().fold(false, |p, w| w.part() | p) {
+        return Ok(State::Ready);
+    }
     if !can {
         return Err(Stop::Finding(deadlock(env, block)));
     }
-    Ok(if !ready && spinning && all_impatient(block) { State::Stuck } else { State::Ready })
+    Ok(if stuck { State::Stuck } else { State::Ready })
 }
 
 fn all_impatient(block: &Block) -> bool {
@@ -324,16 +328,12 @@ fn all_impatient(block: &Block) -> bool {
 fn deadlock(env: &Env, block: &Block) -> Box<Finding> {
     let line = |pc: u32| env.kernel.meta.get(pc as usize).map_or(0, |m| m.line);
     let mut text = String::from("deadlock: no thread of the block can go on");
-    let mut first_line = 0;
+    let mut first = None;
     for (i, w) in block.warps.iter().enumerate().filter(|(_, w)| !w.done()) {
         for n in w.waiting() {
-            let at = match n.wait {
-                Wait::Barrier(_) => line(n.pc.saturating_sub(1)),
-                _ => line(n.pc),
-            };
-            if first_line == 0 {
-                first_line = at;
-            }
+            let pc = if matches!(n.wait, Wait::Barrier(_)) { n.pc.saturating_sub(1) } else { n.pc };
+            first.get_or_insert(pc);
+            let at = line(pc);
             let what = match n.wait {
                 Wait::None => "reads the same again and again".to_string(),
                 Wait::Barrier(id) => {
@@ -350,8 +350,8 @@ fn deadlock(env: &Env, block: &Block) -> Box<Finding> {
         kind: Kind::Deadlock,
         message: text,
         kernel: env.kernel.name.clone(),
-        line: first_line,
-        source: None,
+        line: first.map_or(0, line),
+        source: first.and_then(|pc| env.program.source(env.kernel, pc)),
         block: Some(block.id),
         thread: None,
         address: None,

@@ -163,7 +163,7 @@ impl Ctx<'_> {
             message,
             kernel: self.env.kernel.name.clone(),
             line: meta.line,
-            source: meta.loc.and_then(|l| Some((self.env.program.file(l.file)?.to_string(), l.line))),
+            source: self.env.program.source(self.env.kernel, self.pc),
             block: Some(self.block.id),
             thread: lane.map(|l| self.block.thread(self.w * 32 + l)),
             address: None,

@@ -9,6 +9,11 @@ impl Ctx<'_> {
     /// Lanes that run a warp-wide operation together. `named` are those that it asks for; the lanes here are `mask`.
     /// `None`: the others are elsewhere still, and these wait.
     pub fn meet(&mut self, named: u32, mask: u32) -> Option<u32> {
+        self.meet_and(named, mask, Wait::None, true)
+    }
+
+    /// [`Ctx::meet`]; the other paths then wait for `then`, `beyond` the operation or still before it.
+    fn meet_and(&mut self, named: u32, mask: u32, then: Wait, beyond: bool) -> Option<u32> {
         let need = named & self.live();
         if need & !mask == 0 {
             return Some(mask);
@@ -23,8 +28,8 @@ impl Ctx<'_> {
         }
         for (i, n) in warp.nodes.iter_mut().enumerate() {
             if i != me && here(n) {
-                n.wait = Wait::None;
-                n.pc = pc + 1;
+                n.wait = then;
+                n.pc = pc + beyond as u32;
             }
         }
         Some(gathered)
@@ -71,21 +76,21 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     }
     let all = ctx.env.job.threads().next_multiple_of(32);
     let aligned = op.imm & ALIGNED != 0;
-    if aligned && mask != ctx.live() {
-        if ctx.checks(Check::Barriers) {
-            let live = ctx.live();
-            let m = format!(
-                "barrier {id} in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here"
-            );
-            return ctx.stop(Kind::Divergent, Some((live & !mask).trailing_zeros() as usize), m);
-        }
-        // Hardware would wait for the warp: so do these lanes.
-        if ctx.meet(!0, mask).is_none() {
-            return Ok(Flow::Retry);
-        }
-    }
-    if reduction != 0 && ctx.block.warps[w].nodes[ctx.node].pc == ctx.pc && ctx.reduced(op, mask) {
+    if reduction != 0 && ctx.reduced(op, mask) {
         return Ok(Flow::Next);
+    }
+    let mut mask = mask;
+    if aligned && mask != ctx.live() {
+        if ctx.checks(Check::Barriers) && ctx.block.warps[w].within_branch(ctx.node) {
+            return ctx.divergent(id, mask);
+        }
+        // The others went another way for good. If they end there, the barrier is without them.
+        let then = if waits { Wait::Barrier(id as u8) } else { Wait::None };
+        match ctx.meet_and(!0, mask, then, reduction == 0) {
+            Some(all) => mask = all,
+            None if ctx.checks(Check::Barriers) && !ctx.block.warps[w].others_move() => return ctx.divergent(id, mask),
+            None => return Ok(Flow::Retry),
+        }
     }
     let b = &mut ctx.block.barriers[id as usize];
     if b.arrived == 0 {
@@ -121,6 +126,14 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 }
 
 impl Ctx<'_> {
+    #[cold]
+    fn divergent(&self, id: u32, mask: u32) -> Result<Flow, Stop> {
+        let live = self.live();
+        let m =
+            format!("barrier {id} in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here");
+        self.stop(Kind::Divergent, Some((live & !mask).trailing_zeros() as usize), m)
+    }
+
     /// The second visit of a reduction: the barrier is complete, its result is taken.
     fn reduced(&mut self, op: &Op, mask: u32) -> bool {
         let w = self.w;

@@ -2,8 +2,8 @@
 //!
 //! A path is a node with a program counter and the lanes that are on it. A branch that its lanes take differently makes
 //! the node wait at the point where the paths meet again, with one child for each side; a child that reaches this point
-//! gives its lanes back, and when the last has, the parent goes on. Any leaf may run, so lanes of one warp that wait for
-//! one another make progress too.
+//! gives its lanes back, and when the last has, the parent goes on. Any leaf may run, and where all wait, lanes that
+//! were given back go on alone: so lanes of one warp that wait for one another make progress too.
 
 use super::asynchronous::Copies;
 use crate::program::NOWHERE;
@@ -130,6 +130,44 @@ impl Warp {
             }
         }
         false
+    }
+
+    /// Lets lanes that wait where paths meet go on alone: the others wait, perhaps for these. False where there are none.
+    pub fn part(&mut self) -> bool {
+        let mut any = false;
+        for n in 0..self.nodes.len() {
+            let node = self.nodes[n];
+            if node.children > 0 && node.mask != 0 {
+                self.nodes[n].mask = 0;
+                if node.parent != NO_NODE {
+                    self.nodes[node.parent].children += 1;
+                }
+                self.add(Node { children: 0, ..node });
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether path `n` is one side of a branch whose other lanes are elsewhere and meet it again further on.
+    pub fn within_branch(&self, n: usize) -> bool {
+        let mut n = n;
+        loop {
+            let Node { meet, parent, .. } = self.nodes[n];
+            if parent == NO_NODE {
+                return false;
+            }
+            let p = &self.nodes[parent];
+            if meet != NOWHERE && (p.children > 1 || p.mask != 0) {
+                return true;
+            }
+            n = parent;
+        }
+    }
+
+    /// Whether a path can run or waits for other warps, so that what waits for lanes of this warp may wait on.
+    pub fn others_move(&self) -> bool {
+        self.waiting().any(|n| !matches!(n.wait, Wait::Lanes(_)))
     }
 
     /// Paths that wait for something.

@@ -146,6 +146,17 @@ K barrier_divergent_ok(float* a, u32 n) {
   if (T / 32 < n) asm volatile("bar.sync 0;" ::: "memory"); else asm volatile("bar.sync 0;" ::: "memory");
   a[G] = s[T];
 }
+// Half of each warp goes another way, to another barrier.
+K barrier_other(float* a, u32 n) {
+  if ((T & 31) < n) { a[G] = 1; asm volatile("bar.sync 0;" ::: "memory"); a[G] = 2; }
+  else { a[G] = 3; asm volatile("bar.sync 1;" ::: "memory"); a[G] = 4; }
+}
+// Lanes that end are not waited for, however long their way to the end.
+K barrier_other_ok(float* a, u32 n) {
+  if ((T & 31) < n) { a[G] = 1; for (u32 i = 0; i < T; i++) a[G] += 1; return; }
+  asm volatile("bar.sync 0;" ::: "memory");
+  a[G] = 4;
+}
 // The second half waits for a producer that never arrives.
 K deadlock(float* a, u32 n) {
   if (T >= 64) asm volatile("bar.sync 1, 128;" ::: "memory");
@@ -157,6 +168,11 @@ K deadlock_ok(float* a, u32 n) {
   else { asm volatile("bar.sync 1, 128;" ::: "memory"); a[G] = s[T - 64]; }
 }
 K spin(volatile u32* flag, u32 n) { if (T == 0) while (flag[0] != n) ; }
+// One lane waits for another of its warp, which comes later.
+K spin_lane_ok(volatile u32* flag, u32 n) {
+  if (T == 0) while (flag[0] != n) ;
+  if (T == 1) flag[0] = n;
+}
 K spin_ok(volatile u32* flag, u32 n) {
   if (T == 0) while (flag[0] != n) ;
   if (T == 64) flag[0] = n;

@@ -51,6 +51,7 @@ const TRIALS: &[Trial] = &[
     trial("global_race_read", Kind::GlobalRace, Check::GlobalRaces, 8, &[Zeros(8 * B), Empty(8 * B)], 8 * 128),
     trial("last_block", Kind::GlobalRace, Check::GlobalRaces, 8, &[Empty(32), Empty(4), Zeros(4)], 0),
     trial("barrier_divergent", Kind::Divergent, Check::Barriers, 2, &[Empty(2 * B)], 3),
+    trial("barrier_other", Kind::Divergent, Check::Barriers, 2, &[Empty(2 * B)], 3),
     trial("async_copy", Kind::AsyncCopy, Check::AsyncCopies, 1, &[Zeros(4 * B), Empty(4 * B)], 0),
     trial("async_group", Kind::AsyncCopy, Check::AsyncCopies, 1, &[Zeros(4 * B), Empty(4 * B)], 0),
     trial("async_barrier", Kind::SharedRace, Check::SharedRaces, 1, &[Zeros(4 * B), Empty(4 * B)], 0),
@@ -159,6 +160,7 @@ fn deadlocks_are_found_and_told() {
         g.run("deadlock_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(0)]);
         let flag = g.upload(&[0u32]);
         g.run("spin_ok", 1, 128, 0, &[Arg::Ptr(flag), Arg::U32(7)]);
+        g.run("spin_lane_ok", 1, 32, 0, &[Arg::Ptr(flag), Arg::U32(8)]);
     }
     let flag = g.upload(&[0u32]);
     let f = g.fails("spin", 2, 128, 0, &[Arg::Ptr(flag), Arg::U32(7)]);
@@ -219,7 +221,7 @@ fn launches_over_the_limits_are_refused() {
 fn body(text: &str) -> Gpu {
     Gpu::new(&format!(
         ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p, .param .u32 n) {{\n\
-         .reg .b32 %r<8>;\n.reg .b64 %d<8>;\n.local .align 8 .b8 l[16];\nld.param.u64 %d0, [p];\nld.param.u32 %r0, [n];\n{text}\nret;\n}}\n"
+         .reg .pred %p<4>;\n.reg .b32 %r<8>;\n.reg .b64 %d<8>;\n.local .align 8 .b8 l[16];\nld.param.u64 %d0, [p];\nld.param.u32 %r0, [n];\n{text}\nret;\n}}\n"
     ))
 }
 
@@ -262,4 +264,31 @@ fn kernels_of_too_many_registers_are_refused_for_large_blocks() {
         other => panic!("{:?}", other.map(|_| ())),
     }
     g.run("k", 1, 256, 0, &[Arg::Ptr(a), Arg::U32(0)]);
+}
+
+#[test]
+fn guarded_barriers_keep_no_other_lanes() {
+    // The lower half of each warp waits, the upper half arrives.
+    let text = "mov.u32 %r1, %tid.x;\nand.b32 %r2, %r1, 31;\nsetp.lt.u32 %p0, %r2, 16;\n@%p0 barrier.sync 1, 64;\n\
+        @!%p0 barrier.arrive 1, 64;\nmul.wide.u32 %d1, %r1, 4;\nadd.u64 %d1, %d1, %d0;\nst.global.u32 [%d1], %r1;";
+    let mut g = body(text);
+    for seed in 0..SEEDS {
+        g.machine.settings.seed = seed;
+        let a = g.empty(256);
+        g.run("k", 1, 64, 0, &[Arg::Ptr(a), Arg::U32(0)]);
+        assert_eq!(g.read::<u32>(a, 64), (0..64).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn sources_of_asynchronous_copies_are_aligned_to_their_size() {
+    let text = "cvt.u64.u32 %d1, %r0;\nadd.u64 %d1, %d1, %d0;\nmov.u32 %r1, 0;\nmov.u32 %r2, 8;\n\
+        cp.async.cg.shared.global [%r1], [%d1], 16, %r2;\ncp.async.wait_all;";
+    let mut g = Gpu::new(&format!(
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k(.param .u64 p, .param .u32 n) {{\n\
+         .reg .b32 %r<8>;\n.reg .b64 %d<8>;\n.shared .align 16 .b8 s[16];\nld.param.u64 %d0, [p];\nld.param.u32 %r0, [n];\n{text}\nret;\n}}\n"
+    ));
+    let a = g.upload(&[0u8; 64]);
+    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(8)]).kind, Kind::Misaligned);
+    g.run("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(16)]);
 }
