@@ -1,4 +1,4 @@
-//! Gives the library the name inside that loaders ask for, and leaves `libcuda.so.1` beside `libcuda.so`.
+//! Gives the library the name inside that loaders ask for, and leaves `libcuda.so` and `libcuda.so.1` beside the binaries.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,22 @@ fn main() {
     // OUT_DIR is target/PROFILE/build/PACKAGE-HASH/out.
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
     if let Some(profile) = out.ancestors().nth(3) {
+        link(&profile.join("libcuda.so"));
         link(&profile.join("libcuda.so.1"));
     }
 }
 
-/// A relative link: it stays right when the folder is moved, and dangles until the library is built.
+/// A relative link, so that it stays right when the folder is moved. It dangles until the library is built. `cargo build`
+/// would leave a library here by itself, `cargo test` would not, and so find an old one; both leave it in `deps`.
 #[cfg(unix)]
 fn link(at: &Path) {
-    if std::fs::symlink_metadata(at).is_ok() {
+    let to = Path::new("deps/libcuda.so");
+    if std::fs::read_link(at).is_ok_and(|old| old == to) {
         return;
     }
-    if let Err(e) = std::os::unix::fs::symlink("libcuda.so", at) {
-        println!("cargo::warning=libcuda.so.1 could not be made: {e}");
+    let _ = std::fs::remove_file(at);
+    if let Err(e) = std::os::unix::fs::symlink(to, at) {
+        println!("cargo::warning={} could not be made: {e}", at.display());
     }
 }
 

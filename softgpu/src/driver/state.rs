@@ -193,6 +193,9 @@ impl State {
             counting: false,
         };
         let count = number("SOFTGPU_DEVICES", 1)?.min(64);
+        if count == 0 {
+            return Err(ERROR_NO_DEVICE);
+        }
         let machine = Machine::new(settings).map_err(|_| ERROR_OUT_OF_MEMORY)?;
         let device = || Device { part, memory, primary: None, retained: 0, flags: 0 };
         Ok(State {
