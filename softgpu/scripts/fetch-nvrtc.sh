@@ -13,7 +13,7 @@ mkdir -p "$to"
 tmp=$(mktemp -d "$to/fetch.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 echo "nvidia-cuda-nvrtc-cu12==$version --hash=sha256:$hash" >"$tmp/requirements.txt"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+python3 -m pip download --quiet --disable-pip-version-check --retries 2 --timeout 20 --no-deps --require-hashes --only-binary :all: \
     --platform manylinux2010_x86_64 --dest "$tmp" -r "$tmp/requirements.txt" >&2
 python3 - "$tmp" <<'PY'
 import glob, os, sys, zipfile

@@ -8,6 +8,17 @@ use softgpu::error::LaunchError;
 
 const SEEDS: u64 = 24;
 
+impl Gpu {
+    /// Does the same in many orders of warps and blocks.
+    fn under_seeds(&mut self, mut f: impl FnMut(&mut Gpu)) {
+        for seed in 0..SEEDS {
+            self.machine.settings.seed = seed;
+            self.machine.settings.workers = 1 + seed as u32 % 3;
+            f(self);
+        }
+    }
+}
+
 fn gpu() -> Option<Gpu> {
     let ptx = nvrtc::compile("faults.cu", include_str!("../kernels/faults.cu"), "compute_80")?;
     Some(Gpu::new(&ptx))
@@ -120,19 +131,27 @@ fn findings_say_where_and_who() {
 fn shared_bounds_are_those_of_the_launch() {
     let Some(mut g) = gpu() else { return };
     let a = g.empty(B);
-    let f = g.fails("bounds_shared", 1, 128, 512, &[Arg::Ptr(a), Arg::U32(1)]);
-    assert_eq!((f.kind, f.address), (Kind::OutOfBounds, Some(512)), "{f}");
-    g.run("bounds_shared", 1, 128, 516, &[Arg::Ptr(a), Arg::U32(1)]);
-    g.run("bounds_shared_ok", 1, 128, 512, &[Arg::Ptr(a), Arg::U32(1)]);
+    g.under_seeds(|g| {
+        let f = g.fails("bounds_shared", 1, 128, 512, &[Arg::Ptr(a), Arg::U32(1)]);
+        assert_eq!((f.kind, f.address), (Kind::OutOfBounds, Some(512)), "{f}");
+        g.run("bounds_shared", 1, 128, 516, &[Arg::Ptr(a), Arg::U32(1)]);
+        g.run("bounds_shared_ok", 1, 128, 512, &[Arg::Ptr(a), Arg::U32(1)]);
+    });
 }
 
 #[test]
 fn memory_that_was_freed_is_named() {
     let Some(mut g) = gpu() else { return };
-    let a = g.upload(&[0f32; 128]);
-    g.machine.memory.free(a, &[softgpu::device::memory::Purpose::Device]);
-    let f = g.fails("bounds_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(128)]);
-    assert!(f.kind == Kind::UseAfterFree && f.near.as_deref().is_some_and(|n| n.contains("which was freed")), "{f}");
+    g.under_seeds(|g| {
+        let a = g.upload(&[0f32; 128]);
+        g.run("bounds_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(128)]);
+        g.machine.memory.free(a, &[softgpu::device::memory::Purpose::Device]);
+        let f = g.fails("bounds_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(128)]);
+        assert!(
+            f.kind == Kind::UseAfterFree && f.near.as_deref().is_some_and(|n| n.contains("which was freed")),
+            "{f}"
+        );
+    });
 }
 
 #[test]
@@ -183,23 +202,24 @@ fn blocks_that_wait_for_later_blocks_make_progress() {
 fn a_trap_stops_the_kernel() {
     let Some(mut g) = gpu() else { return };
     let a = g.empty(2 * B);
-    let f = g.fails("trap", 2, 128, 0, &[Arg::Ptr(a), Arg::U32(130)]);
-    assert_eq!((f.kind, f.block, f.thread), (Kind::Trap, Some([1, 0, 0]), Some([2, 0, 0])), "{f}");
-    g.run("trap_ok", 2, 128, 0, &[Arg::Ptr(a), Arg::U32(1000)]);
+    g.under_seeds(|g| {
+        let f = g.fails("trap", 2, 128, 0, &[Arg::Ptr(a), Arg::U32(130)]);
+        assert_eq!((f.kind, f.block, f.thread), (Kind::Trap, Some([1, 0, 0]), Some([2, 0, 0])), "{f}");
+        g.run("trap_ok", 2, 128, 0, &[Arg::Ptr(a), Arg::U32(1000)]);
+    });
 }
 
 #[test]
 fn warp_operations_whose_lanes_never_come_are_found() {
     let Some(mut g) = gpu() else { return };
     let a = g.empty(B);
-    let f = g.fails("shuffle", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(8)]);
-    assert!(matches!(f.kind, Kind::Deadlock | Kind::Divergent | Kind::BadOperand), "{f}");
-    g.run("shuffle_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(8)]);
-    for seed in 0..8 {
-        g.machine.settings.seed = seed;
+    g.under_seeds(|g| {
+        let f = g.fails("shuffle", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(8)]);
+        assert!(matches!(f.kind, Kind::Deadlock | Kind::Divergent | Kind::BadOperand), "{f}");
+        g.run("shuffle_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(8)]);
         g.run("early_exit_ok", 1, 128, 0, &[Arg::Ptr(a), Arg::U32(20)]);
         assert!(g.read::<u32>(a, 128).iter().enumerate().all(|(t, x)| *x == if t & 31 < 20 { 20 } else { 7 }));
-    }
+    });
 }
 
 #[test]
@@ -231,13 +251,22 @@ fn local_memory_is_checked() {
     let text = "cvt.u64.u32 %d1, %r0;\nmov.u64 %d2, l;\nadd.u64 %d2, %d2, %d1;\nst.local.u32 [%d2], 5;\nld.local.u32 %r1, [%d2];\nst.global.u32 [%d0], %r1;";
     let mut g = body(text);
     let a = g.empty(4);
-    g.run("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(12)]);
-    assert_eq!(g.read::<u32>(a, 1), [5]);
-    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(16)]).kind, Kind::OutOfBounds);
-    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(2)]).kind, Kind::Misaligned);
-    let mut g = body("st.local.u32 [l], %r0;\nld.local.v2.u32 {%r1, %r2}, [l];\nst.global.u32 [%d0], %r2;");
-    let a = g.empty(4);
-    assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(0)]).kind, Kind::Uninitialised);
+    g.under_seeds(|g| {
+        g.run("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(12)]);
+        assert_eq!(g.read::<u32>(a, 1), [5]);
+        assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(16)]).kind, Kind::OutOfBounds);
+        assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(2)]).kind, Kind::Misaligned);
+    });
+    for (second, right) in [("%r0", true), ("", false)] {
+        let write = if right { format!("st.local.u32 [l+4], {second};\n") } else { String::new() };
+        let text = "ld.local.v2.u32 {%r1, %r2}, [l];\nst.global.u32 [%d0], %r2;";
+        let mut g = body(&format!("st.local.u32 [l], %r0;\n{write}{text}"));
+        let a = g.empty(4);
+        g.under_seeds(|g| match g.try_run("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(0)]) {
+            Err(LaunchError::Finding(f)) => assert!(!right && f.kind == Kind::Uninitialised, "{f}"),
+            other => assert!(right, "{:?}", other.map(|_| ())),
+        });
+    }
 }
 
 #[test]
@@ -246,9 +275,11 @@ fn constants_and_parameters_are_not_written() {
         .visible .entry k(.param .u64 p) {\n.reg .b64 %d<4>;\nmov.u64 %d1, c;\nst.u32 [%d1+4], 7;\nret;\n}\n\
         .visible .entry q(.param .u64 p) {\n.reg .b64 %d<4>;\nmov.b64 %d1, p;\ncvta.param.u64 %d1, %d1;\nst.u32 [%d1], 7;\nret;\n}\n";
     let mut g = Gpu::new(text);
-    for name in ["k", "q"] {
-        assert_eq!(g.fails(name, 1, 1, 0, &[Arg::Ptr(0)]).kind, Kind::ReadOnly, "{name}");
-    }
+    g.under_seeds(|g| {
+        for name in ["k", "q"] {
+            assert_eq!(g.fails(name, 1, 1, 0, &[Arg::Ptr(0)]).kind, Kind::ReadOnly, "{name}");
+        }
+    });
 }
 
 #[test]
@@ -272,12 +303,11 @@ fn guarded_barriers_keep_no_other_lanes() {
     let text = "mov.u32 %r1, %tid.x;\nand.b32 %r2, %r1, 31;\nsetp.lt.u32 %p0, %r2, 16;\n@%p0 barrier.sync 1, 64;\n\
         @!%p0 barrier.arrive 1, 64;\nmul.wide.u32 %d1, %r1, 4;\nadd.u64 %d1, %d1, %d0;\nst.global.u32 [%d1], %r1;";
     let mut g = body(text);
-    for seed in 0..SEEDS {
-        g.machine.settings.seed = seed;
+    g.under_seeds(|g| {
         let a = g.empty(256);
         g.run("k", 1, 64, 0, &[Arg::Ptr(a), Arg::U32(0)]);
         assert_eq!(g.read::<u32>(a, 64), (0..64).collect::<Vec<_>>());
-    }
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! NVRTC, opened by hand: found in the data folder, or fetched there by the script of this package.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
@@ -59,10 +60,17 @@ fn nvrtc() -> Option<&'static Mutex<Nvrtc>> {
     .as_ref()
 }
 
-/// PTX of CUDA text; `None`, said on standard error, where there is no NVRTC.
+/// Says that this test, whose thread has its name, tests nothing here. Not by a macro: what these print in a test that
+/// passes is shown to nobody.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_string();
+    let _ = writeln!(std::io::stdout(), "SKIPPED {test}: {why}");
+}
+
+/// PTX of CUDA text; `None`, said on standard output, where there is no NVRTC.
 pub fn compile(name: &str, source: &str, arch: &str) -> Option<String> {
     let Some(lib) = nvrtc() else {
-        eprintln!("SKIPPED {name}: there is no NVRTC (softgpu/scripts/fetch-nvrtc.sh fetches it)");
+        skipped("there is no NVRTC (softgpu/scripts/fetch-nvrtc.sh fetches it)");
         return None;
     };
     let lib = lib.lock().expect("no test panics while it compiles");

@@ -45,7 +45,8 @@ fn probe() {
             let mut at = stream.alloc::<u32>(1).expect("memory");
             let mut b = stream.launch_builder(&f);
             b.arg(&mut at);
-            b.launch(LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 }).expect("a launch");
+            b.launch(LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 })
+                .expect("a launch");
             text += &format!(" {}", code(stream.synchronize()) as u32);
             let report: serde_json::Value = serde_json::from_str(&last_report()).unwrap_or_default();
             text += &format!(" {}", report["kind"].as_str().unwrap_or("nothing"));
@@ -105,24 +106,42 @@ fn stream_races_are_found_under_many_seeds() {
     }
 }
 
-/// A client that nobody here wrote: NVIDIA's Python packages (softgpu/scripts/fetch-python-client.sh fetches them).
-#[test]
-fn python_packages_of_the_vendor_run() {
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or(std::env::home_dir().map(|h| h.join(".local/share")));
-    let python = data.expect("a data folder").join("mngc/cuda-python/bin/python");
-    if !python.exists() {
-        eprintln!("SKIPPED python_packages_of_the_vendor_run: softgpu/scripts/fetch-python-client.sh has not been run");
-        return;
+/// Runs a script of `tests/python` under NVIDIA's Python packages, which open the driver by its name. Their own example
+/// is a file beside them.
+fn python(script: &str, example: Option<&str>) -> Option<String> {
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or(std::env::home_dir().map(|h| h.join(".local/share"))).expect("a data folder");
+    let folder = data.join("mngc/cuda-python");
+    let argument = example.map(|e| folder.join(e));
+    if !folder.join("done").exists() || argument.as_ref().is_some_and(|a| !a.exists()) {
+        nvrtc::skipped("softgpu/scripts/fetch-python-client.sh has not been run, or could not fetch all");
+        return None;
     }
-    let Some(nvrtc) = nvrtc::folder() else { return };
+    let nvrtc = nvrtc::folder()?;
     let exe = std::env::current_exe().expect("a test has a path");
     let libraries = exe.ancestors().nth(2).expect("target/PROFILE/deps/TEST");
-    let out = std::process::Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/client.py"))
+    let scripts = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let out = Command::new(folder.join("bin/python"))
+        .arg(scripts.join(script))
+        .args(argument)
         .env("LD_LIBRARY_PATH", format!("{}:{}", libraries.display(), nvrtc.display()))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SOFTGPU_PART", "a100")
         .output()
         .expect("Python runs");
     let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success() && stdout.contains("10007 values on NVIDIA A100-SXM4-80GB"), "{stdout}{stderr}");
+    assert!(out.status.success(), "{stdout}{stderr}");
+    Some(stdout.into_owned())
+}
+
+#[test]
+fn python_packages_of_the_vendor_run() {
+    let Some(said) = python("client.py", None) else { return };
+    assert_eq!(said.trim(), "blended 10007 values on NVIDIA A100-SXM4-80GB");
+}
+
+#[test]
+fn the_vector_addition_of_the_vendors_packages_runs() {
+    let Some(said) = python("example.py", Some("vector_add.py")) else { return };
+    assert_eq!(said.trim(), "done!");
 }
