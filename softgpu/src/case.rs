@@ -122,8 +122,6 @@ fn element(dtype: &str) -> Option<usize> {
     Some(match dtype {
         "f32" | "i32" | "u32" => 4,
         "bf16" | "f16" => 2,
-        "i64" | "f64" => 8,
-        "u8" | "i8" => 1,
         _ => return None,
     })
 }
@@ -135,6 +133,7 @@ fn values(dtype: &str, bytes: &[u8]) -> Vec<f64> {
         "bf16" => bytes.chunks_exact(2).map(|b| bf16_to_f32(two(b)) as f64).collect(),
         "f16" => bytes.chunks_exact(2).map(|b| f16_to_f32(two(b)) as f64).collect(),
         "i32" => bytes.chunks_exact(4).map(|b| four(b) as i32 as f64).collect(),
+        "u32" => bytes.chunks_exact(4).map(|b| four(b) as f64).collect(),
         _ => bytes.chunks_exact(4).map(|b| f32::from_bits(four(b)) as f64).collect(),
     }
 }

@@ -399,3 +399,17 @@ fn the_compilers_own_library_runs() {
         }
     }
 }
+
+#[test]
+fn kernels_for_every_target_load() {
+    for target in ["compute_80", "compute_86", "compute_89", "compute_90", "compute_90a", "compute_100", "compute_120"]
+    {
+        for (name, source) in
+            [("groups.cu", include_str!("../kernels/groups.cu")), ("faults.cu", include_str!("../kernels/faults.cu"))]
+        {
+            let Some(ptx) = nvrtc::compile(name, source, target) else { return };
+            let program = softgpu::load(&ptx).unwrap_or_else(|e| panic!("{name} for {target}: {e}"));
+            assert_eq!(program.target, target.replace("compute", "sm"));
+        }
+    }
+}

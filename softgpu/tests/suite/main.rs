@@ -5,6 +5,7 @@ mod alu;
 mod approximations;
 mod cases;
 mod command;
+mod counters;
 mod docs;
 mod faults;
 mod gpu;
