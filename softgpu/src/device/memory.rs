@@ -257,6 +257,11 @@ impl Memory {
         self.serial - self.records.back().map_or(0, |r| r.count)
     }
 
+    /// The serial number that the next record has.
+    pub fn next_serial(&self) -> u32 {
+        self.serial
+    }
+
     /// Whose a serial number is.
     pub fn record_of(&self, serial: u32) -> Option<&Record> {
         let i = self.records.partition_point(|r| r.first <= serial).checked_sub(1)?;

@@ -5,11 +5,13 @@
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::state::{State, lock, with};
 use super::status::*;
 use crate::check::{Check, Finding, Kind};
+use crate::device::arena::serial_of;
 use crate::device::memory::{Purpose, Record};
 use crate::error::LaunchError;
 use crate::machine::Launch;
@@ -51,6 +53,27 @@ pub struct Copy {
     pub width: u64,
     /// Rows.
     pub height: u64,
+    /// What pinned memory held when the copy from it was queued.
+    pub stamp: Option<Stamp>,
+}
+
+/// Pinned memory at a moment: who changes it before the copy runs did not wait for the copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    hash: u64,
+    /// Serial number that the next operation has.
+    serial: u32,
+    /// Host functions that had run.
+    functions: u64,
+}
+
+impl Copy {
+    /// The rows of the source, where that is device or pinned memory: addresses, each of `width` bytes.
+    fn sources(&self) -> impl Iterator<Item = u64> {
+        let (start, rows) = if let Place::Device(at) = self.from { (at, self.height) } else { (0, 0) };
+        let pitch = self.from_pitch;
+        (0..rows).map(move |row| start + row * pitch)
+    }
 }
 
 /// What is done in a stream.
@@ -166,6 +189,10 @@ impl State {
             e.asked = false;
             e.captured = None;
         }
+        let op = match op {
+            Op::Copy(c) => Op::Copy(Copy { stamp: self.stamp(&c), ..c }),
+            other => other,
+        };
         self.queue.push_back(Queued { seq, context, stream, clock, vc, op });
         (seq, after)
     }
@@ -288,11 +315,12 @@ impl State {
             clock,
         });
         self.remember(stream, clock);
-        // With one stream and no other, nothing can be out of order.
-        if self.unsettled.len() < 2 && self.streams.len() < 3 {
-            return Ok(());
-        }
+        // With one stream and no other, nothing can be out of order but the host.
+        let alone = self.unsettled.len() < 2 && self.streams.len() < 3;
         for (at, bytes, write) in ranges {
+            if alone && !self.pinned(*at) {
+                continue;
+            }
             if let Some((address, other)) = self.machine.touch(*at, *bytes, *write, serial, unordered) {
                 let near = self.machine.memory.near(address).0;
                 let did = self
@@ -333,7 +361,49 @@ impl State {
         Err(code_of(kind))
     }
 
+    fn pinned(&self, at: u64) -> bool {
+        self.machine.memory.at(at).is_some_and(|a| a.purpose == Purpose::Host)
+    }
+
+    /// The stamp of a copy's source; `None` where that is not pinned, or nothing checks it.
+    fn stamp(&self, c: &Copy) -> Option<Stamp> {
+        let checked = self.machine.settings.checks.has(Check::StreamRaces);
+        let first = c.sources().next().filter(|at| checked && self.pinned(*at))?;
+        let held = self.machine.memory.at(first)?;
+        let mut hash = 0u64;
+        for at in c.sources() {
+            if at < held.base || c.width > (held.base + held.size).saturating_sub(at) {
+                return None;
+            }
+            // SAFETY: within a live allocation.
+            let row = unsafe { std::slice::from_raw_parts(at as *const u8, c.width as usize) };
+            for part in row.chunks(8) {
+                let mut word = [0; 8];
+                word[..part.len()].copy_from_slice(part);
+                hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            }
+        }
+        Some(Stamp { hash, serial: self.machine.memory.next_serial(), functions: self.functions_run })
+    }
+
+    /// Whether the host changed the source of a copy after it was queued: it differs, and no operation that ran since
+    /// wrote there.
+    fn changed_by_host(&self, c: &Copy) -> bool {
+        let (Some(old), Some(new)) = (c.stamp, self.stamp(c)) else { return false };
+        let since = |at: u64| serial_of(self.machine.memory.arena().cell(at).writer.load(Relaxed)) >= old.serial;
+        old.hash != new.hash
+            && old.functions == new.functions
+            && old.serial <= new.serial
+            && !c.sources().any(|row| (row & !3..row + c.width).step_by(4).any(since))
+    }
+
     fn run_copy(&mut self, c: &Copy, stream: u32, clock: u64, unordered: &[(u32, u32)]) -> Result<(), Code> {
+        if self.changed_by_host(c) {
+            let at = c.sources().next().unwrap_or(0);
+            let near = self.machine.memory.near(at).0;
+            let m = format!("the host wrote to {} bytes of pinned memory before the copy from there had run", c.width);
+            return self.stop(Kind::StreamRace, "copy", m, at, near, None);
+        }
         let mut ranges = Vec::new();
         for row in 0..c.height {
             if let Place::Device(a) = c.from {
@@ -451,6 +521,7 @@ pub fn run_until(seq: u64) -> Result<(), Code> {
             }
             with(|s| {
                 s.in_host_function = false;
+                s.functions_run += 1;
                 s.done = q.seq;
                 Ok(())
             })?;

@@ -132,6 +132,8 @@ pub struct State {
     pub done: u64,
     /// A host function runs, and the lock is open.
     pub in_host_function: bool,
+    /// Host functions that have run.
+    pub functions_run: u64,
     /// What the host has waited for.
     pub host: Vc,
     /// Operations that have run, by stream, of which the host does not know yet: clock, first serial number, count.
@@ -214,6 +216,7 @@ impl State {
             queued: 0,
             done: 0,
             in_host_function: false,
+            functions_run: 0,
             host: Vc::new(),
             unsettled: BTreeMap::new(),
             clocks: HashMap::new(),

@@ -283,3 +283,73 @@ fn the_primary_context_is_shared_and_counted() {
         assert_eq!(sys::cuDevicePrimaryCtxRelease_v2(0), CUresult::CUDA_ERROR_INVALID_CONTEXT);
     }
 }
+
+/// A program of cudarc alone, its compiler included: two streams with copies, launches and events, captured and replayed.
+#[test]
+fn a_program_of_two_streams_compiles_captures_and_replays() {
+    let Some(s) = setup() else { return };
+    let options = cudarc::nvrtc::CompileOptions { arch: Some("compute_80"), ..Default::default() };
+    let ptx = cudarc::nvrtc::compile_ptx_with_opts(SOURCE, options).expect("NVRTC was loaded by its own name");
+    let module = s.ctx.load_module(ptx).unwrap();
+    let (add, scale) = (module.load_function("add").unwrap(), module.load_function("scale").unwrap());
+    let (a, b) = (s.ctx.new_stream().unwrap(), s.ctx.new_stream().unwrap());
+    let n = 4096u32;
+    let numbers: Vec<f32> = (0..n).map(|i| i as f32).collect();
+    let x = a.clone_htod(&numbers).unwrap();
+    let y = b.clone_htod(&numbers).unwrap();
+    let mut sum = a.alloc_zeros::<f32>(n as usize).unwrap();
+    a.join(&b).unwrap();
+    let start = a.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
+    let mut launch = a.launch_builder(&add);
+    launch.arg(&x).arg(&y).arg(&mut sum).arg(&n);
+    // SAFETY: the arguments are those of the kernel.
+    unsafe { launch.launch(LaunchConfig::for_num_elems(n)) }.unwrap();
+    let end = a.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).unwrap();
+    b.wait(&end).unwrap();
+    let mut copy = b.alloc_zeros::<f32>(n as usize).unwrap();
+    b.memcpy_dtod(&sum, &mut copy).unwrap();
+    assert!(b.clone_dtoh(&copy).unwrap().iter().enumerate().all(|(i, v)| *v == 2.0 * i as f32));
+    assert!(start.elapsed_ms(&end).unwrap() >= 0.0);
+    a.join(&b).unwrap();
+    a.synchronize().unwrap();
+    let at = cudarc::driver::DevicePtr::device_ptr(&sum, &a).0;
+    a.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    super::scale(&scale, &a, at, 0.5, n).unwrap();
+    // SAFETY: a flag of the driver.
+    let flags = unsafe { std::mem::transmute::<u32, sys::CUgraphInstantiate_flags>(1) };
+    let graph = a.end_capture(flags).unwrap().expect("a graph");
+    (0..3).for_each(|_| graph.launch().unwrap());
+    assert!(a.clone_dtoh(&sum).unwrap().iter().enumerate().all(|(i, v)| *v == 0.25 * i as f32));
+}
+
+#[test]
+fn pinned_memory_is_not_written_before_the_copy_from_it_ran() {
+    for healthy in [true, false] {
+        let Some(s) = setup() else { return };
+        let r = raw(&s.ctx, 4096);
+        let stream = r.streams[0];
+        // SAFETY: as the driver documents these calls.
+        unsafe {
+            let mut pinned = std::ptr::null_mut();
+            ok(sys::cuMemHostAlloc(&mut pinned, 4096, 0));
+            let host = std::slice::from_raw_parts_mut(pinned as *mut u32, 1024);
+            host.fill(1);
+            ok(sys::cuMemcpyHtoDAsync_v2(r.at, pinned, 4096, stream));
+            // What comes back in the same stream changes it too, in order.
+            ok(sys::cuMemsetD32Async(r.at, 5, 1024, stream));
+            ok(sys::cuMemcpyDtoHAsync_v2(pinned, r.at, 4096, stream));
+            ok(sys::cuMemcpyHtoDAsync_v2(r.at, pinned, 4096, stream));
+            if healthy {
+                ok(sys::cuStreamSynchronize(stream));
+            }
+            host[700] = 2;
+            ok(sys::cuMemcpyHtoDAsync_v2(r.at, pinned, 4096, stream));
+            let end = sys::cuStreamSynchronize(stream);
+            let expected = if healthy { CUresult::CUDA_SUCCESS } else { CUresult::CUDA_ERROR_LAUNCH_FAILED };
+            assert_eq!(end, expected, "{}", last_report());
+            if !healthy {
+                assert!(last_report().contains("the host wrote to 4096 bytes of pinned memory"), "{}", last_report());
+            }
+        }
+    }
+}
