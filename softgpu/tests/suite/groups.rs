@@ -15,11 +15,21 @@ fn numbers(seed: u64, n: usize) -> Vec<u32> {
     (0..n as u64).map(|i| softgpu::exec::launch::mix(seed << 32 | i) as u32).collect()
 }
 
+/// Checks a kernel with random values many times; the compiler runs once.
+fn for_random_seeds(check: impl Fn(&mut Gpu, u64)) {
+    let Some(g) = gpu("compute_80") else { return };
+    let g = std::cell::RefCell::new(g);
+    proptest!(ProptestConfig::with_cases(12), |(seed in any::<u32>())| check(&mut g.borrow_mut(), seed as u64));
+}
+
 #[test]
 fn shuffles() {
-    let Some(mut g) = gpu("compute_80") else { return };
+    for_random_seeds(shuffles_of);
+}
+
+fn shuffles_of(g: &mut Gpu, seed: u64) {
     let (blocks, n) = (12usize, 12 * 64);
-    let (v, l) = (numbers(1, n), numbers(2, n).iter().map(|x| x & 63).collect::<Vec<_>>());
+    let (v, l) = (numbers(seed, n), numbers(seed + 1, n).iter().map(|x| x & 63).collect::<Vec<_>>());
     let (a, b, out) = (g.upload(&v), g.upload(&l), g.empty(n * 16));
     g.run("shuffles", blocks as u32, 64, 0, &[Arg::Ptr(a), Arg::Ptr(b), Arg::Ptr(out)]);
     let got = g.read::<u32>(out, n * 4);
@@ -40,8 +50,11 @@ fn shuffles() {
 
 #[test]
 fn votes_matches_and_reductions() {
-    let Some(mut g) = gpu("compute_80") else { return };
-    let mut v = numbers(3, 6 * 32);
+    for_random_seeds(votes_of);
+}
+
+fn votes_of(g: &mut Gpu, seed: u64) {
+    let mut v = numbers(seed, 6 * 32);
     v[..32].iter_mut().for_each(|x| *x |= 1 | 1 << 31);
     v[32..64].iter_mut().for_each(|x| *x &= !1 & 0x7fff_ffff);
     let (a, out) = (g.upload(&v), g.empty(v.len() * 32));
@@ -122,12 +135,15 @@ fn diverging_loops_and_switches() {
 
 #[test]
 fn atomics_are_atomic_between_blocks() {
-    let Some(mut g) = gpu("compute_80") else { return };
+    for_random_seeds(atomics_of);
+}
+
+fn atomics_of(g: &mut Gpu, seed: u64) {
     let n = 64 * 128;
-    let v = numbers(6, n);
+    let v = numbers(seed, n);
     let a = g.upload(&v);
-    for seed in 0..4 {
-        g.machine.settings.seed = seed;
+    for order in [0, seed] {
+        g.machine.settings.seed = order;
         let c = g.upload(&[0u32, 0, !0, 0, 0, !0, 0, 0]);
         let (f, w, e) = (g.upload(&[0f32]), g.upload(&[0u64]), g.upload(&[i32::MIN]));
         g.run("atomics", 64, 128, 0, &[Arg::Ptr(c), Arg::Ptr(f), Arg::Ptr(w), Arg::Ptr(e), Arg::Ptr(a)]);
@@ -150,8 +166,11 @@ fn atomics_are_atomic_between_blocks() {
 
 #[test]
 fn atomics_in_shared_memory() {
-    let Some(mut g) = gpu("compute_80") else { return };
-    let v = numbers(7, 512);
+    for_random_seeds(shared_atomics_of);
+}
+
+fn shared_atomics_of(g: &mut Gpu, seed: u64) {
+    let v = numbers(seed, 512);
     let (a, out) = (g.upload(&v), g.empty(4 * 17 * 4));
     g.run("shared_atomics", 4, 128, 0, &[Arg::Ptr(out), Arg::Ptr(a)]);
     let got = g.read::<u32>(out, 68);
