@@ -1,5 +1,5 @@
 //! The interface of the CUDA driver: what `libcuda.so.1` exports. Names, types and results are those of the driver's
-//! documentation; handles are numbers that stand for objects of [`state`].
+//! documentation; handles are numbers that stand for objects of `state`.
 //!
 //! Calls that only queue work return at once; the work runs when the host waits for it (see [`queue`]).
 #![allow(non_snake_case, clippy::missing_safety_doc)]
