@@ -162,6 +162,9 @@ fn at_place(rmw: Rmw, place: *mut u8, bytes: u32, b: u64, c: u64) -> (u64, u64) 
     }
 }
 
+/// Most elements of a vector.
+const MAX_ELEMENTS: usize = 8;
+
 /// An atomic: `mems[x]`, address `a + imm`, kind `Rmw` in `op.imm`'s place of the list: list = results (`count`, or
 /// [`crate::program::NONE`]), then operand b (`count`), then operand c (`count`, of a compare-and-swap).
 pub fn atomic(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
@@ -184,24 +187,27 @@ pub fn atomic(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     }
     let count = m.count as usize;
     let mut changed = false;
-    for i in 0..count {
-        let (d, b) = (ctx.listed(op, i), ctx.listed(op, count + i));
-        let c = if rmw == Rmw::CompareSwap { ctx.listed(op, 2 * count + i) } else { b };
-        for l in Bits(mask) {
-            let (b, c) = (value(ctx, b, m.width, l), value(ctx, c, m.width, l));
+    for l in Bits(mask) {
+        // Sums of f32 in global memory flush subnormal values, those in shared memory do not.
+        let in_global = rmw == Rmw::AddF32 && ctx.sync_key(m.space, at[l]).1;
+        let rmw = if in_global { Rmw::AddF32Ftz } else { rmw };
+        // All operands before any result: they may be the same registers in another order.
+        let mut old = [0u64; MAX_ELEMENTS];
+        for (i, old) in old.iter_mut().enumerate().take(count) {
+            let b = value(ctx, ctx.listed(op, count + i), m.width, l);
+            let c = if rmw == Rmw::CompareSwap { value(ctx, ctx.listed(op, 2 * count + i), m.width, l) } else { b };
             // SAFETY: within the access that was checked.
             let place = unsafe { places[l].add(i * m.size as usize) };
-            // Sums of f32 in global memory flush subnormal values, those in shared memory do not.
-            let in_global = rmw == Rmw::AddF32 && ctx.sync_key(m.space, at[l]).1;
-            let rmw = if in_global { Rmw::AddF32Ftz } else { rmw };
-            let (old, new) = at_place(rmw, place, m.size, b, c);
-            changed |= old != new;
-            if d >= 0 {
-                match m.width {
-                    Width::W16 => ctx.lanes_mut::<u16>(d)[l] = old as u16,
-                    Width::W32 => ctx.lanes_mut::<u32>(d)[l] = old as u32,
-                    _ => ctx.lanes_mut::<u64>(d)[l] = old,
-                }
+            let (before, after) = at_place(rmw, place, m.size, b, c);
+            changed |= before != after;
+            *old = before;
+        }
+        for (i, old) in old.into_iter().enumerate().take(count) {
+            match (ctx.listed(op, i), m.width) {
+                (d, _) if d < 0 => {}
+                (d, Width::W16) => ctx.lanes_mut::<u16>(d)[l] = old as u16,
+                (d, Width::W32) => ctx.lanes_mut::<u32>(d)[l] = old as u32,
+                (d, _) => ctx.lanes_mut::<u64>(d)[l] = old,
             }
         }
     }

@@ -187,8 +187,9 @@ pub fn mma_integer(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
         }
     }
     let saturate = op.imm >> 10 & 1 == 1;
-    for r in 0..4 {
-        let c = *ctx.lanes::<u32>(ctx.listed(op, 4 + na + nb + r));
+    // All of C before any of D: they may be the same registers in another order.
+    let c: [[u32; 32]; 4] = std::array::from_fn(|r| *ctx.lanes::<u32>(ctx.listed(op, 4 + na + nb + r)));
+    for (r, c) in c.iter().enumerate() {
         let d = ctx.listed(op, r);
         let out: [u32; 32] = std::array::from_fn(|l| {
             let (row, col) = ((l >> 2) + 8 * (r >> 1), (l & 3) * 2 + (r & 1));

@@ -432,3 +432,20 @@ fn kernels_for_every_target_load() {
         }
     }
 }
+
+/// Results may be the registers of operands in another order.
+#[test]
+fn operands_are_read_before_results_are_written() {
+    let mut g = Gpu::new(
+        ".version 8.1\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u64 p) {\n.reg .b32 %r<5>;\n.reg .f32 %f<5>;\n\
+         .reg .b64 %d<2>;\nld.param.u64 %d0, [p];\nmov.u32 %r0, 0;\nmov.u32 %r1, 1;\nmov.u32 %r2, 2;\nmov.u32 %r3, 3;\nmov.u32 %r4, 4;\n\
+         mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%r1,%r2,%r3,%r4}, {%r0,%r0}, {%r0}, {%r4,%r3,%r2,%r1};\n\
+         st.global.v4.b32 [%d0], {%r1,%r2,%r3,%r4};\nmov.b32 %f1, 0f3F800000;\nmov.b32 %f2, 0f40000000;\n\
+         atom.global.add.v2.f32 {%f1,%f2}, [%d0+16], {%f2,%f1};\nst.global.v2.f32 [%d0+24], {%f1,%f2};\nret;\n}\n",
+    );
+    let a = g.upload(&[0u32; 8]);
+    g.run("k", 1, 32, 0, &[Arg::Ptr(a)]);
+    assert_eq!(g.read::<u32>(a, 4), [4, 3, 2, 1]);
+    // 32 lanes add (2, 1); the last to do it found the sums of the others.
+    assert_eq!(g.read::<f32>(a + 16, 4), [64.0, 32.0, 62.0, 31.0]);
+}
