@@ -121,6 +121,24 @@ fn node_of(s: &State, node: usize) -> Result<(usize, usize), Code> {
         .ok_or(ERROR_INVALID_VALUE)
 }
 
+/// What a kernel node does. Its parameters lie with the node until they change.
+fn params_of(s: &mut State, node: usize) -> Result<KernelNode, Code> {
+    let (g, i) = node_of(s, node)?;
+    let Op::Kernel { module, index, function, launch } = &s.graphs[&g].nodes[i].op else {
+        return Err(ERROR_INVALID_VALUE);
+    };
+    let offsets = s.modules[module].module.program.kernels[*index].params.iter().map(|p| p.offset as usize);
+    let kept = s.node_params.entry(node).or_default();
+    if kept.bytes != launch.params {
+        kept.bytes = launch.params.clone();
+        kept.pointers = offsets.map(|o| kept.bytes[o..].as_ptr() as usize).collect();
+    }
+    let params =
+        if kept.pointers.is_empty() { std::ptr::null() } else { kept.pointers.as_ptr() as *const *const c_void };
+    let (grid, block, shared) = (launch.grid, launch.block, launch.shared);
+    Ok(KernelNode { function: *function as *mut c_void, grid, block, shared, params, extra: std::ptr::null() })
+}
+
 unsafe fn set_node(node: *mut c_void, p: *const KernelNode, alternative: *mut c_void) -> Result<(), Code> {
     let p = unsafe { p.as_ref() }.ok_or(ERROR_INVALID_VALUE)?;
     with(|s| {
@@ -260,15 +278,7 @@ exports! { exported;
     }
 
     fn cuGraphKernelNodeGetParams_v2(node: *mut c_void, p: *mut KernelNodeV2) {
-        let (function, grid, block, shared) = with(|s| {
-            let (g, i) = node_of(s, node as usize)?;
-            match &s.graphs[&g].nodes[i].op {
-                Op::Kernel { function, launch, .. } => Ok((*function, launch.grid, launch.block, launch.shared)),
-                _ => Err(ERROR_INVALID_VALUE),
-            }
-        })?;
-        let (params, extra) = (std::ptr::null(), std::ptr::null());
-        let base = KernelNode { function: function as *mut c_void, grid, block, shared, params, extra };
+        let base = with(|s| params_of(s, node as usize))?;
         unsafe { put(p, KernelNodeV2 { base, kernel: std::ptr::null_mut(), context: std::ptr::null_mut() }) }
     }
 

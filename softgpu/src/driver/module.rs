@@ -85,6 +85,23 @@ unsafe fn load_module(module: *mut *mut c_void, image: *const c_void) -> Result<
     unsafe { put(module, h as *mut c_void) }
 }
 
+/// Writes why a module was refused into the caller's buffer for errors: option 5, with its size as option 6.
+unsafe fn log(count: u32, options: *const u32, values: *mut *mut c_void, failed: bool) {
+    let find = |which: u32| (0..count as usize).find(|i| unsafe { *options.add(*i) } == which);
+    let (Some(buffer), Some(size)) = (find(5), find(6)) else { return };
+    let why = with(|s| Ok(s.last_report.clone())).ok().flatten().filter(|_| failed).unwrap_or_default();
+    // SAFETY: the caller gave a buffer of this size, and a value for each option.
+    unsafe {
+        let (to, room) = (*values.add(buffer) as *mut u8, *values.add(size) as usize);
+        let n = why.as_bytes().len().min(room.saturating_sub(1));
+        if room != 0 && !to.is_null() {
+            std::ptr::copy_nonoverlapping(why.as_ptr() as *const u8, to, n);
+            *to.add(n) = 0;
+        }
+        *values.add(size) = n as *mut c_void;
+    }
+}
+
 unsafe fn load_file(path: *const c_char) -> Result<Vec<u8>, Code> {
     if path.is_null() {
         return Err(ERROR_INVALID_VALUE);
@@ -102,8 +119,12 @@ unsafe fn name_of<'a>(name: *const c_char) -> Result<&'a CStr, Code> {
 exports! { exported;
     fn cuModuleLoadData(module: *mut *mut c_void, image: *const c_void) { unsafe { load_module(module, image) } }
 
-    fn cuModuleLoadDataEx(module: *mut *mut c_void, image: *const c_void, count: u32, options: *const u32, values: *const *mut c_void) {
-        unsafe { load_module(module, image) }
+    fn cuModuleLoadDataEx(module: *mut *mut c_void, image: *const c_void, count: u32, options: *const u32, values: *mut *mut c_void) {
+        unsafe {
+            let r = load_module(module, image);
+            log(count, options, values, r.is_err());
+            r
+        }
     }
 
     fn cuModuleLoadFatBinary(module: *mut *mut c_void, image: *const c_void) { unsafe { load_module(module, image) } }

@@ -90,6 +90,15 @@ pub struct Function {
     pub name: std::ffi::CString,
 }
 
+/// Parameters of a kernel node, as a caller was given them.
+#[derive(Default)]
+pub struct NodeParams {
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// Addresses within these, one for each parameter.
+    pub pointers: Vec<usize>,
+}
+
 /// A module that was loaded.
 pub struct Loaded {
     /// Its context; 0 for a library.
@@ -122,6 +131,8 @@ pub struct State {
     pub execs: HashMap<usize, GraphExec>,
     /// See `contexts`.
     pub captures: HashMap<usize, Capture>,
+    /// Parameters of kernel nodes that were asked for.
+    pub node_params: HashMap<usize, NodeParams>,
     /// Pools, of which only the device matters.
     pub pools: HashMap<usize, u32>,
     /// Operations that have not run.
@@ -211,6 +222,7 @@ impl State {
             graphs: HashMap::new(),
             execs: HashMap::new(),
             captures: HashMap::new(),
+            node_params: HashMap::new(),
             pools: HashMap::new(),
             queue: VecDeque::new(),
             queued: 0,

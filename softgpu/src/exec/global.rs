@@ -1,11 +1,11 @@
 //! Global memory: where an access may go, and whether something orders it after the accesses before.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::access::Access;
 use super::{Bits, Ctx, Stop};
 use crate::check::{Check, Finding, Kind};
-use crate::device::arena::{LAST_OP, MANY, STRONG, SWAP, bytes_of, epoch_of, pack, place_of, serial_of};
+use crate::device::arena::{Cell, LAST_OP, MANY, STRONG, SWAP, bytes_of, epoch_of, pack, place_of, serial_of};
 use crate::program::NOWHERE;
 
 impl Ctx<'_> {
@@ -145,7 +145,15 @@ impl Ctx<'_> {
             let cut = |a: u64| a.max(word).min(word + 4) - word;
             let touched = if whole { 15 } else { ((1u32 << cut(end)) - 1) & !((1u32 << cut(at)) - 1) };
             let cell = arena.cell(word);
-            let writer = cell.writer.load(Relaxed);
+            let mine = || pack(me, self.pc, self.w as u32, self.block.clock.epoch, touched, access.strong);
+            // What this access does is noted before the others are looked at, so that of two blocks which run at the same
+            // time at least one sees the other.
+            let writer = if access.writes {
+                cell.writer.swap(mine() | if access.swap { SWAP } else { 0 }, AcqRel)
+            } else {
+                self.note_read(cell, touched, mine());
+                cell.writer.load(Acquire)
+            };
             let ws = serial_of(writer);
             if ws >= floor
                 && ws != me
@@ -156,7 +164,6 @@ impl Ctx<'_> {
             {
                 return self.race(at.max(word), each, access, lane_of(word), writer, "wrote");
             }
-            let mine = || pack(me, self.pc, self.w as u32, self.block.clock.epoch, touched, access.strong);
             if access.writes {
                 let reader = cell.reader.load(Relaxed);
                 let rs = serial_of(reader);
@@ -170,22 +177,26 @@ impl Ctx<'_> {
                 {
                     return self.race(at.max(word), each, access, lane_of(word), reader, "read");
                 }
-                cell.writer.store(mine() | if access.swap { SWAP } else { 0 }, Relaxed);
-            } else {
-                let reader = cell.reader.load(Relaxed);
-                let rs = serial_of(reader);
-                if rs >= self.env.first_serial && rs != me {
-                    if reader & MANY == 0 {
-                        cell.reader.store(reader | MANY | (touched as u64) << 1, Relaxed);
-                    }
-                } else if rs < floor || rs != me || bytes_of(reader) & touched != touched {
-                    let before = if rs == me { (bytes_of(reader) as u64) << 1 | reader & MANY } else { 0 };
-                    cell.reader.store(mine() & !MANY | before, Relaxed);
-                }
             }
             word += 4;
         }
         Ok(())
+    }
+
+    /// Remembers a read: the first of this launch, and whether other blocks read too.
+    #[inline(always)]
+    fn note_read(&self, cell: &Cell, touched: u32, mine: u64) {
+        let me = self.block.serial;
+        let reader = cell.reader.load(Relaxed);
+        let rs = serial_of(reader);
+        if rs >= self.env.first_serial && rs != me {
+            if reader & MANY == 0 {
+                cell.reader.store(reader | MANY | (touched as u64) << 1, Relaxed);
+            }
+        } else if rs < self.env.floor || rs != me || bytes_of(reader) & touched != touched {
+            let before = if rs == me { (bytes_of(reader) as u64) << 1 | reader & MANY } else { 0 };
+            cell.reader.store(mine & !MANY | before, Relaxed);
+        }
     }
 
     /// Whether what `serial` did in `epoch` comes before this access.

@@ -353,3 +353,59 @@ fn pinned_memory_is_not_written_before_the_copy_from_it_ran() {
         }
     }
 }
+
+#[test]
+fn parameters_of_a_node_are_read_changed_and_written_back() {
+    let Some(s) = setup() else { return };
+    let r = raw(&s.ctx, 4096);
+    let stream = r.streams[0];
+    let (mut graph, mut exec, mut node, mut count) =
+        (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut(), 1);
+    // SAFETY: as the driver documents these calls.
+    unsafe {
+        ok(sys::cuMemsetD32_v2(r.at, 1f32.to_bits(), 1024));
+        ok(sys::cuCtxSynchronize());
+        ok(sys::cuStreamBeginCapture_v2(stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL));
+        raw_scale(s.function("scale").cu_function(), stream, r.at, 1024);
+        ok(sys::cuStreamEndCapture(stream, &mut graph));
+        ok(sys::cuGraphGetNodes(graph, &mut node, &mut count));
+        assert_eq!(count, 1);
+        let mut p: sys::CUDA_KERNEL_NODE_PARAMS = std::mem::zeroed();
+        ok(sys::cuGraphKernelNodeGetParams_v2(node, &mut p));
+        assert_eq!((p.gridDimX, p.blockDimX), (8, 128));
+        let given = std::slice::from_raw_parts(p.kernelParams, 3);
+        assert_eq!(
+            (*(given[0] as *const u64), *(given[1] as *const f32), *(given[2] as *const u32)),
+            (r.at, 2.0, 1024)
+        );
+        let mut factor = 7f32;
+        let mut changed = [given[0], &mut factor as *mut f32 as *mut c_void, given[2]];
+        p.kernelParams = changed.as_mut_ptr();
+        ok(sys::cuGraphKernelNodeSetParams_v2(node, &p));
+        ok(sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0));
+        ok(sys::cuGraphLaunch(exec, stream));
+        ok(sys::cuStreamSynchronize(stream));
+        let mut out = vec![0f32; 1024];
+        ok(sys::cuMemcpyDtoH_v2(out.as_mut_ptr() as *mut c_void, r.at, 4096));
+        assert!(out.iter().all(|x| *x == 7.0), "{:?}", &out[..2]);
+    }
+}
+
+#[test]
+fn the_reason_of_a_refusal_is_written_where_the_caller_wants_it() {
+    let Some(s) = setup() else { return };
+    s.ctx.bind_to_thread().unwrap();
+    let (mut m, mut text) = (std::ptr::null_mut(), [0u8; 200]);
+    let mut options =
+        [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut values = [text.as_mut_ptr() as *mut c_void, text.len() as *mut c_void];
+    let bad = c".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() {\nadd.u33 %r1;\n}\n";
+    // SAFETY: as the driver documents it.
+    let r = unsafe {
+        let (o, v) = (options.as_mut_ptr(), values.as_mut_ptr());
+        sys::cuModuleLoadDataEx(&mut m, bad.as_ptr() as *const c_void, 2, o, v)
+    };
+    assert_eq!(r, CUresult::CUDA_ERROR_INVALID_PTX);
+    let said = CStr::from_bytes_until_nul(&text).unwrap().to_str().unwrap();
+    assert!(said.contains("PTX line 5, in k") && said.contains("u33") && values[1] as usize == said.len(), "{said}");
+}
