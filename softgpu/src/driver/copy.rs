@@ -9,7 +9,7 @@ use super::{exports, queue::wait_stream};
 
 /// A copy of `bytes` in one row.
 fn row(to: Place, from: Place, bytes: usize) -> Copy {
-    Copy { to, to_pitch: bytes as u64, from, from_pitch: bytes as u64, width: bytes as u64, height: 1, stamp: None }
+    Copy { to, to_pitch: bytes as u64, from, from_pitch: bytes as u64, width: bytes as u64, height: 1 }
 }
 
 impl State {
@@ -144,7 +144,6 @@ unsafe fn copy_2d(c: *const Copy2d, stream: *mut c_void, waits: bool) -> Result<
             from_pitch: pitch(c.src_pitch, c.width),
             width: c.width as u64,
             height: c.height as u64,
-            stamp: None,
         })
     })?;
     copy(made, stream, waits)
@@ -164,7 +163,6 @@ pub(super) unsafe fn planes(c: *const Copy3d) -> Result<Vec<Copy>, Code> {
                     from_pitch: pitch(c.src_pitch, c.width),
                     width: c.width as u64,
                     height: c.height.max(1) as u64,
-                    stamp: None,
                 })
             })
         })

@@ -12,6 +12,7 @@ mod graph_calls;
 mod launch;
 mod memory;
 mod module;
+mod pinned;
 pub mod queue;
 mod state;
 pub mod status;

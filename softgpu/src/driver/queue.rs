@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::pinned::Before;
 use super::state::{State, lock, with};
 use super::status::*;
 use crate::check::{Check, Finding, Kind};
-use crate::device::arena::serial_of;
 use crate::device::memory::{Purpose, Record};
 use crate::error::LaunchError;
 use crate::machine::Launch;
@@ -53,27 +52,6 @@ pub struct Copy {
     pub width: u64,
     /// Rows.
     pub height: u64,
-    /// What pinned memory held when the copy from it was queued.
-    pub stamp: Option<Stamp>,
-}
-
-/// Pinned memory at a moment: who changes it before the copy runs did not wait for the copy.
-#[derive(Clone, Copy, Debug)]
-pub struct Stamp {
-    hash: u64,
-    /// Serial number that the next operation has.
-    serial: u32,
-    /// Host functions that had run.
-    functions: u64,
-}
-
-impl Copy {
-    /// The rows of the source, where that is device or pinned memory: addresses, each of `width` bytes.
-    fn sources(&self) -> impl Iterator<Item = u64> {
-        let (start, rows) = if let Place::Device(at) = self.from { (at, self.height) } else { (0, 0) };
-        let pitch = self.from_pitch;
-        (0..rows).map(move |row| start + row * pitch)
-    }
 }
 
 /// What is done in a stream.
@@ -131,6 +109,8 @@ pub struct Queued {
     pub vc: Vc,
     /// What it does.
     pub op: Op,
+    /// What pinned memory that it uses held when it was queued.
+    pub pinned: Option<Before>,
 }
 
 /// Nanoseconds since the driver's first use.
@@ -189,11 +169,8 @@ impl State {
             e.asked = false;
             e.captured = None;
         }
-        let op = match op {
-            Op::Copy(c) => Op::Copy(Copy { stamp: self.stamp(&c), ..c }),
-            other => other,
-        };
-        self.queue.push_back(Queued { seq, context, stream, clock, vc, op });
+        let pinned = self.pinned_before(&op);
+        self.queue.push_back(Queued { seq, context, stream, clock, vc, op, pinned });
         (seq, after)
     }
 
@@ -217,10 +194,12 @@ impl State {
             return;
         }
         let unordered = self.unordered(q.stream, &q.vc);
+        let changed = self.changed_by_host(q.pinned.as_ref());
         let result = match q.op {
-            Op::Kernel { module, index, launch, .. } => {
-                self.run_kernel(q.context, module, index, launch, q.stream, q.clock, unordered)
-            }
+            Op::Copy(_) if !changed.is_empty() => self.too_early("copy", changed[0]),
+            Op::Kernel { module, index, launch, .. } => self
+                .run_kernel(q.context, module, index, launch, q.stream, q.clock, unordered)
+                .and_then(|()| self.touched_by_last(&changed)),
             Op::Copy(c) => self.run_copy(&c, q.stream, q.clock, &unordered),
             Op::Fill { at, pitch, value, size, width, height } => {
                 self.run_fill(at, pitch, value, size, width, height, q.stream, q.clock, &unordered)
@@ -318,7 +297,7 @@ impl State {
         // With one stream and no other, nothing can be out of order but the host.
         let alone = self.unsettled.len() < 2 && self.streams.len() < 3;
         for (at, bytes, write) in ranges {
-            if alone && !self.pinned(*at) {
+            if alone && !self.is_pinned(*at) {
                 continue;
             }
             if let Some((address, other)) = self.machine.touch(*at, *bytes, *write, serial, unordered) {
@@ -336,7 +315,7 @@ impl State {
         Ok(())
     }
 
-    fn stop(
+    pub(super) fn stop(
         &mut self,
         kind: Kind,
         name: &str,
@@ -361,49 +340,7 @@ impl State {
         Err(code_of(kind))
     }
 
-    fn pinned(&self, at: u64) -> bool {
-        self.machine.memory.at(at).is_some_and(|a| a.purpose == Purpose::Host)
-    }
-
-    /// The stamp of a copy's source; `None` where that is not pinned, or nothing checks it.
-    fn stamp(&self, c: &Copy) -> Option<Stamp> {
-        let checked = self.machine.settings.checks.has(Check::StreamRaces);
-        let first = c.sources().next().filter(|at| checked && self.pinned(*at))?;
-        let held = self.machine.memory.at(first)?;
-        let mut hash = 0u64;
-        for at in c.sources() {
-            if at < held.base || c.width > (held.base + held.size).saturating_sub(at) {
-                return None;
-            }
-            // SAFETY: within a live allocation.
-            let row = unsafe { std::slice::from_raw_parts(at as *const u8, c.width as usize) };
-            for part in row.chunks(8) {
-                let mut word = [0; 8];
-                word[..part.len()].copy_from_slice(part);
-                hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-            }
-        }
-        Some(Stamp { hash, serial: self.machine.memory.next_serial(), functions: self.functions_run })
-    }
-
-    /// Whether the host changed the source of a copy after it was queued: it differs, and no operation that ran since
-    /// wrote there.
-    fn changed_by_host(&self, c: &Copy) -> bool {
-        let (Some(old), Some(new)) = (c.stamp, self.stamp(c)) else { return false };
-        let since = |at: u64| serial_of(self.machine.memory.arena().cell(at).writer.load(Relaxed)) >= old.serial;
-        old.hash != new.hash
-            && old.functions == new.functions
-            && old.serial <= new.serial
-            && !c.sources().any(|row| (row & !3..row + c.width).step_by(4).any(since))
-    }
-
     fn run_copy(&mut self, c: &Copy, stream: u32, clock: u64, unordered: &[(u32, u32)]) -> Result<(), Code> {
-        if self.changed_by_host(c) {
-            let at = c.sources().next().unwrap_or(0);
-            let near = self.machine.memory.near(at).0;
-            let m = format!("the host wrote to {} bytes of pinned memory before the copy from there had run", c.width);
-            return self.stop(Kind::StreamRace, "copy", m, at, near, None);
-        }
         let mut ranges = Vec::new();
         for row in 0..c.height {
             if let Place::Device(a) = c.from {
