@@ -18,6 +18,8 @@ use crate::program::{Kernel, Program};
 const QUANTUM: u32 = 192;
 /// Strong reads of a warp without progress anywhere, after which its block gives way to others.
 pub const IMPATIENT: u64 = 64;
+/// Strong reads of a block's warps without progress anywhere, after which lanes that wait where paths meet go on alone.
+const PATIENT: u64 = 1 << 12;
 /// Strong reads of a block's warp without progress anywhere, after which nothing more is expected.
 const HOPELESS: u64 = 1 << 21;
 
@@ -310,7 +312,8 @@ fn step(env: &Env, block: &mut Block, counters: &mut Counters) -> Result<State, 
     // A barrier may have been completed after the warps that wait there had their turn.
     let can = block.warps.iter().any(|w| !w.done() && any(w));
     let stuck = !ready && spinning && all_impatient(block);
-    if (!can || stuck) && block.warps.iter_mut().fold(false, |p, w| w.part() | p) {
+    let patient = |w: &super::warp::Warp| w.done() || !any(w) || w.polls.0 >= PATIENT;
+    if (!can || stuck && block.warps.iter().all(patient)) && block.warps.iter_mut().fold(false, |p, w| w.part() | p) {
         return Ok(State::Ready);
     }
     if !can {

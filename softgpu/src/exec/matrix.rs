@@ -144,7 +144,9 @@ pub fn mma<A: Element, B: Element, const K: usize, const H: bool>(
     op: &Op,
     mask: u32,
 ) -> Result<Flow, Stop> {
-    ctx.aligned(mask)?;
+    if !ctx.aligned(mask)? {
+        return Ok(Flow::Retry);
+    }
     let list = &ctx.env.kernel.lists[op.l as usize..];
     // SAFETY: without AVX2 and FMA no module is loaded; operands come from the decoder.
     unsafe { product::<A, B, K, H>(ctx.regs, ctx.konst, list) };
@@ -159,7 +161,9 @@ pub fn integer_code(k: usize, a_signed: bool, b_signed: bool, saturate: bool) ->
 
 /// `mma.sync.m16n8k32` of 8-bit integers with 32-bit accumulators; the same lists.
 pub fn mma_integer(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
-    ctx.aligned(mask)?;
+    if !ctx.aligned(mask)? {
+        return Ok(Flow::Retry);
+    }
     let k = op.imm as u8 as usize;
     let (ea, eb) = (op.imm >> 8 & 1 == 1, op.imm >> 9 & 1 == 1);
     let na = 16 * k / 128;
@@ -212,7 +216,9 @@ fn rows(ctx: &Ctx, op: &Op, count: usize) -> ([u64; 32], u32) {
 
 /// `ldmatrix.m8n8.b16`: `mems[x].count` matrices, transposed where `c`'s place in `mems[x].signed` says so.
 pub fn load_matrix(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
-    ctx.aligned(mask)?;
+    if !ctx.aligned(mask)? {
+        return Ok(Flow::Retry);
+    }
     let m = ctx.env.kernel.mems[op.x as usize];
     let count = m.count as usize;
     let (at, giving) = rows(ctx, op, count);
@@ -237,7 +243,9 @@ pub fn load_matrix(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 
 /// `stmatrix.m8n8.b16`: the way back.
 pub fn store_matrix(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
-    ctx.aligned(mask)?;
+    if !ctx.aligned(mask)? {
+        return Ok(Flow::Retry);
+    }
     let m = ctx.env.kernel.mems[op.x as usize];
     let count = m.count as usize;
     let (at, giving) = rows(ctx, op, count);
@@ -266,7 +274,9 @@ pub fn store_matrix(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 
 /// `movmatrix.trans.m8n8.b16`: transposes a matrix held in registers.
 pub fn move_matrix(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
-    ctx.aligned(mask)?;
+    if !ctx.aligned(mask)? {
+        return Ok(Flow::Retry);
+    }
     let v = *ctx.lanes::<u32>(op.a);
     let cell = |row: usize, col: usize| (v[row * 4 + col / 2] >> (16 * (col & 1))) as u16;
     let out: [u32; 32] = std::array::from_fn(|l| {

@@ -84,7 +84,11 @@ pub fn turn<const COUNT: bool>(
                 let mut ctx = Ctx { env, block, w, regs, konst, pc: node.pc, node: n, counters };
                 let flow = f(&mut ctx, op, mask)?;
                 match flow {
-                    Flow::Next => node.pc += 1,
+                    Flow::Next => {
+                        // Other paths may have joined this one.
+                        node.mask = block.warps[w].nodes[n].mask;
+                        node.pc += 1;
+                    }
                     Flow::Yield => {
                         block.warps[w].nodes[n].pc += 1;
                         counters.steps += (quantum - left) as u64;

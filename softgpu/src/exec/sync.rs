@@ -12,7 +12,8 @@ impl Ctx<'_> {
         self.meet_and(named, mask, Wait::None, true)
     }
 
-    /// [`Ctx::meet`]; the other paths then wait for `then`, `beyond` the operation or still before it.
+    /// [`Ctx::meet`]; other paths that cannot join this one then wait for `then`, `beyond` the operation or still before
+    /// it.
     fn meet_and(&mut self, named: u32, mask: u32, then: Wait, beyond: bool) -> Option<u32> {
         let need = named & self.live();
         if need & !mask == 0 {
@@ -26,26 +27,48 @@ impl Ctx<'_> {
             warp.nodes[me].wait = Wait::Lanes(need);
             return None;
         }
-        for (i, n) in warp.nodes.iter_mut().enumerate() {
-            if i != me && here(n) {
-                n.wait = then;
-                n.pc = pc + beyond as u32;
+        for i in 0..warp.nodes.len() {
+            if i != me && here(&warp.nodes[i]) && !warp.join(me, i) {
+                warp.nodes[i].wait = then;
+                warp.nodes[i].pc = pc + beyond as u32;
             }
         }
         Some(gathered)
     }
 
-    /// For `.aligned` warp-wide operations, which all lanes must run together.
-    pub fn aligned(&self, mask: u32) -> Result<(), Stop> {
-        let live = self.live();
-        if mask != live && self.checks(Check::Barriers) {
-            let lane = (live & !mask).trailing_zeros() as usize;
-            let m = format!(
-                "a warp-wide operation in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here"
-            );
-            return self.stop(Kind::Divergent, Some(lane), m);
+    /// [`Ctx::meet`] for `.aligned` operations, which all lanes must run together; `what` names it. Lanes that took
+    /// another way for good are waited for: they may end there, or come later.
+    ///
+    /// # Errors
+    /// A finding, where the others are on the other side of a branch that meets further on, or will never come.
+    fn meet_aligned(&mut self, what: &str, mask: u32, then: Wait, beyond: bool) -> Result<Option<u32>, Stop> {
+        let checked = self.checks(Check::Barriers);
+        if checked && self.block.warps[self.w].within_branch(self.node) {
+            return self.divergent(what, mask);
         }
-        Ok(())
+        let met = self.meet_and(!0, mask, then, beyond);
+        if met.is_none() && checked && !self.block.warps[self.w].others_move() {
+            return self.divergent(what, mask);
+        }
+        Ok(met)
+    }
+
+    #[cold]
+    fn divergent<T>(&self, what: &str, mask: u32) -> Result<T, Stop> {
+        let live = self.live();
+        let m = format!("{what} in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here");
+        self.stop(Kind::Divergent, Some((live & !mask).trailing_zeros() as usize), m)
+    }
+
+    /// Whether all lanes are here for an `.aligned` warp-wide operation; if not, these wait.
+    ///
+    /// # Errors
+    /// A finding, where the others will not come.
+    pub fn aligned(&mut self, mask: u32) -> Result<bool, Stop> {
+        if mask == self.live() || !self.checks(Check::Barriers) {
+            return Ok(true);
+        }
+        Ok(self.meet_aligned("a warp-wide operation", mask, Wait::None, true)?.is_some())
     }
 
     fn operand(&self, o: i32, mask: u32) -> u32 {
@@ -81,14 +104,9 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     }
     let mut mask = mask;
     if aligned && mask != ctx.live() {
-        if ctx.checks(Check::Barriers) && ctx.block.warps[w].within_branch(ctx.node) {
-            return ctx.divergent(id, mask);
-        }
-        // The others went another way for good. If they end there, the barrier is without them.
         let then = if waits { Wait::Barrier(id as u8) } else { Wait::None };
-        match ctx.meet_and(!0, mask, then, reduction == 0) {
+        match ctx.meet_aligned(&format!("barrier {id}"), mask, then, reduction == 0)? {
             Some(all) => mask = all,
-            None if ctx.checks(Check::Barriers) && !ctx.block.warps[w].others_move() => return ctx.divergent(id, mask),
             None => return Ok(Flow::Retry),
         }
     }
@@ -126,14 +144,6 @@ pub fn barrier(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 }
 
 impl Ctx<'_> {
-    #[cold]
-    fn divergent(&self, id: u32, mask: u32) -> Result<Flow, Stop> {
-        let live = self.live();
-        let m =
-            format!("barrier {id} in divergent code: of the warp's live lanes 0x{live:08x} only 0x{mask:08x} are here");
-        self.stop(Kind::Divergent, Some((live & !mask).trailing_zeros() as usize), m)
-    }
-
     /// The second visit of a reduction: the barrier is complete, its result is taken.
     fn reduced(&mut self, op: &Op, mask: u32) -> bool {
         let w = self.w;

@@ -149,6 +149,22 @@ impl Warp {
         any
     }
 
+    /// Joins path `other` to `n` where both come back to the same place; they stand at the same operation.
+    pub fn join(&mut self, n: usize, other: usize) -> bool {
+        let (a, b) = (self.nodes[n], self.nodes[other]);
+        if (a.parent, a.meet) != (b.parent, b.meet) {
+            return false;
+        }
+        self.nodes[n].mask |= b.mask;
+        self.nodes[other].mask = 0;
+        self.nodes[other].wait = Wait::None;
+        self.free.push(other);
+        if a.parent != NO_NODE {
+            self.nodes[a.parent].children -= 1;
+        }
+        true
+    }
+
     /// Whether path `n` is one side of a branch whose other lanes are elsewhere and meet it again further on.
     pub fn within_branch(&self, n: usize) -> bool {
         let mut n = n;

@@ -173,6 +173,21 @@ K spin_lane_ok(volatile u32* flag, u32 n) {
   if (T == 0) while (flag[0] != n) ;
   if (T == 1) flag[0] = n;
 }
+// One lane of a warp waits for another block, or for a lane of its own warp, then all work together.
+K wait_then_product_ok(volatile u32* flag, float* out, u32 n) {
+  if (blockIdx.x == 0 && T == 0) while (*flag == 0) ;
+  if (n & 2) {
+    if (T == 0) while (flag[1 + blockIdx.x] == 0) ;
+    if (T == 1) flag[1 + blockIdx.x] = 1;
+  }
+  if (n & 1) __syncthreads();
+  float a = 1, b = 1, c = 1, d = 1;
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%4}, {%4}, {%0,%1,%2,%3};"
+               : "+f"(a), "+f"(b), "+f"(c), "+f"(d) : "r"(0));
+  __syncwarp();
+  out[G] = a;
+  if (blockIdx.x == 1 && T == 0) *flag = 1;
+}
 K spin_ok(volatile u32* flag, u32 n) {
   if (T == 0) while (flag[0] != n) ;
   if (T == 64) flag[0] = n;

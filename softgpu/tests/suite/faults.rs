@@ -322,3 +322,15 @@ fn sources_of_asynchronous_copies_are_aligned_to_their_size() {
     assert_eq!(g.fails("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(8)]).kind, Kind::Misaligned);
     g.run("k", 1, 1, 0, &[Arg::Ptr(a), Arg::U32(16)]);
 }
+
+#[test]
+fn lanes_that_went_on_alone_come_together_again() {
+    let Some(mut g) = gpu() else { return };
+    g.under_seeds(|g| {
+        for barrier in 0..4 {
+            let (flag, out) = (g.upload(&[0u32; 3]), g.empty(2 * 64 * 4));
+            g.run("wait_then_product_ok", 2, 64, 0, &[Arg::Ptr(flag), Arg::Ptr(out), Arg::U32(barrier)]);
+            assert!(g.read::<f32>(out, 128).iter().all(|x| *x == 1.0));
+        }
+    });
+}
