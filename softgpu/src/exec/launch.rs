@@ -12,7 +12,7 @@ use super::warp::{Line, Wait};
 use super::{Env, Stop};
 use crate::check::{Checks, Finding, Kind};
 use crate::device::memory::Memory;
-use crate::program::{Kernel, Program};
+use crate::program::{Kernel, Program, Run};
 
 /// Operations that a warp runs before the next has its turn.
 const QUANTUM: u32 = 192;
@@ -326,6 +326,11 @@ fn all_impatient(block: &Block) -> bool {
     block.warps.iter().filter(|w| !w.done() && any(w)).all(|w| w.polls.0 >= IMPATIENT)
 }
 
+/// Whether an operation is a jump to itself.
+fn is_endless(env: &Env, pc: u32) -> bool {
+    env.kernel.ops.get(pc as usize).is_some_and(|op| matches!(op.run, Run::Branch) && op.x == pc)
+}
+
 /// A deadlock, with what each warp waits for.
 #[cold]
 fn deadlock(env: &Env, block: &Block) -> Box<Finding> {
@@ -338,6 +343,7 @@ fn deadlock(env: &Env, block: &Block) -> Box<Finding> {
             first.get_or_insert(pc);
             let at = line(pc);
             let what = match n.wait {
+                Wait::None if is_endless(env, pc) => "jumps to itself for ever".to_string(),
                 Wait::None => "reads the same again and again".to_string(),
                 Wait::Barrier(id) => {
                     let b = block.barriers[id as usize];

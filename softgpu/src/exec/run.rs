@@ -109,6 +109,12 @@ pub fn turn<const COUNT: bool>(
             }
             Run::Branch => {
                 if mask == node.mask {
+                    if op.x == node.pc {
+                        // A loop of nothing, which no one can end: what a compiler makes of waiting for a plain read.
+                        block.warps[w].nodes[n] = node;
+                        Ctx { env, block, w, regs, konst, pc: node.pc, node: n, counters }.poll();
+                        return Ok(Turn::Spinning);
+                    }
                     node.pc = op.x;
                 } else if mask == 0 {
                     node.pc += 1;

@@ -184,6 +184,9 @@ fn deadlocks_are_found_and_told() {
     let flag = g.upload(&[0u32]);
     let f = g.fails("spin", 2, 128, 0, &[Arg::Ptr(flag), Arg::U32(7)]);
     assert!(f.kind == Kind::Deadlock && f.message.contains("again and again"), "{f}");
+    let f = g.fails("spin_plain", 2, 128, 0, &[Arg::Ptr(flag), Arg::U32(7)]);
+    assert!(f.kind == Kind::Deadlock && f.message.contains("for ever"), "{f}");
+    g.run("spin_plain", 2, 128, 0, &[Arg::Ptr(flag), Arg::U32(0)]);
 }
 
 #[test]
