@@ -62,10 +62,10 @@ pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
 
 impl Chosen {
     /// The backend of a program, its slots still empty.
-    pub fn open(self, program: &Program, seed: u64) -> Box<dyn Backend> {
-        match self {
+    pub fn open(self, program: &Program, seed: u64, _threads: Option<usize>) -> Result<Box<dyn Backend>> {
+        Ok(match self {
             Chosen::Reference(precision) => Box::new(Reference::new(program.module.clone(), seed, precision)),
-        }
+        })
     }
 
     /// What the log says of its precision.

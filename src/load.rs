@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
+use mngc_compiler::ir::Module;
+use mngc_compiler::schedule::{self, Plan};
 use mngc_compiler::{CompileOptions, Program, compile};
 use mngc_dsl::{FileId, Sources};
 use mngc_trainer::Source;
@@ -24,6 +26,29 @@ pub struct Model {
     /// The program.
     pub program: Program,
 }
+
+/// A program as backends run it.
+#[derive(Debug)]
+pub struct Schedule {
+    /// The program's module, fused.
+    pub module: Module,
+    /// What runs, and where tensors lie.
+    pub plan: Plan,
+    /// Seconds of each part of making it, in order.
+    pub timings: Vec<(String, f64)>,
+}
+
+impl Schedule {
+    /// Of a program.
+    pub fn of(program: &Program) -> Result<Schedule> {
+        let mut timings = Vec::new();
+        let module = schedule::lower(&program.module, &mut timings).context(FAULT)?;
+        let plan = schedule::plan(&module, &mut timings).context(FAULT)?;
+        Ok(Schedule { module, plan, timings })
+    }
+}
+
+const FAULT: &str = "this is a fault of mngc, not of the model: please report it, with the file";
 
 /// Compiles a MODEL: a path, the name of a bundled model, or (none) the one `.mng` file of the current folder.
 pub fn model(model: Option<&str>, set: &[(String, String)]) -> Result<Model> {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use mngc_compiler::ir::{Func, Input, Module, Op, Output, SlotRole};
+use mngc_compiler::schedule::plan::{EntryPlan, Launch};
 use mngc_compiler::{Program, Recipe};
+use mngc_dsl::Span;
 use serde::Serialize;
 
-use crate::load::Model;
+use crate::load::{Model, Schedule};
 use crate::progress::{count, duration};
 
 /// The plan of a program.
@@ -23,6 +25,7 @@ pub struct Manifest {
     recipe: RecipeInfo,
     slots: Vec<SlotInfo>,
     entries: Vec<EntryInfo>,
+    memory: MemoryInfo,
     /// Milliseconds of each part of compiling, in order.
     timings: Vec<(String, f64)>,
 }
@@ -63,10 +66,32 @@ struct EntryInfo {
     outputs: Vec<String>,
     /// Functions that it runs, itself included.
     functions: usize,
-    /// Nodes of these functions.
-    nodes: u64,
     /// Nodes that run, every call counted anew.
     ops: u64,
+    /// Kernels in the order in which they run.
+    launches: Vec<LaunchInfo>,
+    /// Bytes of memory beside slots and batches.
+    arena: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct LaunchInfo {
+    /// The ops that it computes: `dot+relu+square`.
+    name: String,
+    kernel: &'static str,
+    /// Types of the results: `f32[seq, T, dim]`.
+    results: Vec<String>,
+    /// The place in the model file, as `file:line`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
+}
+
+/// Bytes that a run needs, beside what a device's kernels want for themselves.
+#[derive(Debug, Serialize)]
+struct MemoryInfo {
+    slots: usize,
+    /// Shared by all entries: of the largest.
+    arena: usize,
 }
 
 /// The roles in the order of the table, with the words for them.
@@ -83,9 +108,10 @@ fn role(role: SlotRole) -> &'static str {
 }
 
 impl Manifest {
-    /// Of a compiled model with the settings that it was compiled with.
-    pub fn new(model: &Model, set: &[(String, String)]) -> Manifest {
+    /// Of a compiled model with its schedule and the settings that it was compiled with.
+    pub fn new(model: &Model, schedule: &Schedule, set: &[(String, String)]) -> Manifest {
         let Program { module, recipe, timings } = &model.program;
+        let timings = timings.iter().chain(&schedule.timings);
         Manifest {
             model: recipe.model.clone(),
             file: model.sources.first().map(|source| source.name.clone()).unwrap_or_default(),
@@ -94,8 +120,9 @@ impl Manifest {
             parameters: module.params().map(|(_, slot)| module.dims.elements(&slot.ty.dims) as u64).sum(),
             recipe: recipe_info(recipe),
             slots: slots(module),
-            entries: entries(module),
-            timings: timings.iter().map(|(name, seconds)| (name.clone(), seconds * 1e3)).collect(),
+            entries: entries(model, schedule),
+            memory: MemoryInfo { slots: schedule.plan.slots, arena: schedule.plan.arena },
+            timings: timings.map(|(name, seconds)| (name.clone(), seconds * 1e3)).collect(),
         }
     }
 
@@ -139,12 +166,16 @@ impl Manifest {
     }
 
     fn write_entries(&self, out: &mut String) {
-        let _ = writeln!(out, "\n{:<12} {:>9} {:>8} {:>8}", "entry", "functions", "nodes", "ops run");
+        let _ = writeln!(out, "\n{:<12} {:>8} {:>8} {:>12}", "entry", "ops", "kernels", "memory");
         for entry in &self.entries {
             let stage = if entry.stage == 0 { String::new() } else { format!(" {}", entry.stage) };
             let name = format!("{}{stage}", entry.name);
-            let _ = writeln!(out, "{name:<12} {:>9} {:>8} {:>8}", entry.functions, entry.nodes, entry.ops);
+            let (kernels, arena) = (entry.launches.len(), memory(entry.arena));
+            let _ = writeln!(out, "{name:<12} {:>8} {kernels:>8} {arena:>12}", entry.ops);
         }
+        let MemoryInfo { slots, arena } = self.memory;
+        let all = memory(slots + arena);
+        let _ = writeln!(out, "\nmemory needed: {all} ({} of state, {} of values)", memory(slots), memory(arena));
     }
 
     fn write_timings(&self, out: &mut String) {
@@ -184,7 +215,8 @@ fn slots(module: &Module) -> Vec<SlotInfo> {
     module.slots.values().map(info).collect()
 }
 
-fn entries(module: &Module) -> Vec<EntryInfo> {
+fn entries(model: &Model, schedule: &Schedule) -> Vec<EntryInfo> {
+    let (module, plan) = (&model.program.module, &schedule.plan);
     let name = |slot| module.slots[slot].name.clone();
     let mut runs = HashMap::new();
     let info = |entry: &mngc_compiler::ir::Entry| {
@@ -209,12 +241,24 @@ fn entries(module: &Module) -> Vec<EntryInfo> {
                     Output::Host(name) => name.clone(),
                 })
                 .collect(),
-            nodes: functions.iter().map(|&func| module.funcs[func].nodes.len() as u64).sum(),
             functions: functions.len(),
             ops: ops(module, entry.func, &mut runs),
+            launches: plan.entries.get(&entry.key).map(|e| launches(model, schedule, e)).unwrap_or_default(),
+            arena: plan.entries.get(&entry.key).map_or(0, |e| e.arena),
         }
     };
     module.entries.values().map(info).collect()
+}
+
+fn launches(model: &Model, schedule: &Schedule, entry: &EntryPlan) -> Vec<LaunchInfo> {
+    let place = |span: Span| format!("{}:{}", model.texts.name(span.file), model.texts.line_column(span).0);
+    let info = |launch: &Launch| LaunchInfo {
+        name: launch.name.clone(),
+        kernel: launch.kernel.name(),
+        results: launch.results.iter().map(|view| schedule.module.show(&view.ty)).collect(),
+        place: launch.loc.map(place),
+    };
+    entry.launches.iter().map(info).collect()
 }
 
 /// A function and all that it calls, each once.
@@ -248,7 +292,7 @@ fn ops(module: &Module, func: Func, known: &mut HashMap<Func, u64>) -> u64 {
 }
 
 /// Bytes for people, in binary units.
-fn memory(bytes: usize) -> String {
+pub fn memory(bytes: usize) -> String {
     match bytes as f64 {
         x if x < 1024.0 => format!("{bytes} B"),
         x if x < 1048576.0 => format!("{:.1} KiB", x / 1024.0),

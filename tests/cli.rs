@@ -350,7 +350,15 @@ fn graphs_are_drawn_as_dot_and_svg() {
     assert!(succeeds(&["graph", "gpt2-mini", "--entry", "evaluate", "--expand", "1"]).starts_with("digraph"));
     let (dot, svg) = (folder.path().join("a/g.dot"), folder.path().join("a/g.svg"));
     succeeds(&["graph", "gpt2-mini", "-o", text(&dot)]);
-    succeeds(&["graph", "gpt2-mini", "--entry", "evaluate", "-o", text(&svg)]);
+    let no_graphviz = folder.path().join("none");
+    for path in [None, Some(&no_graphviz)] {
+        let mut command = common::mngc(&["graph", "gpt2-mini", "--entry", "evaluate", "-o", text(&svg)]);
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+        command.assert().success();
+        assert!(fs::read_to_string(&svg).expect("a file").contains("transformer.h.0"));
+    }
     assert!(fs::read_to_string(&dot).expect("a file").starts_with("digraph"));
     assert!(fs::read_to_string(&svg).expect("a file").contains("<svg"));
     assert!(fails(2, &["graph", "gpt2-mini", "-o", "g.png"]).contains(".dot or .svg"));

@@ -1,15 +1,14 @@
 //! Every whole file of docs/language.md compiles, is laid out as `mngc fmt` does it, and excerpts at least parse.
 
-use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use mngc_compiler::{CompileOptions, compile};
-use mngc_dsl::{Diagnostic, FileId, Sources, format};
+use mngc_compiler::CompileOptions;
+use mngc_dsl::{Sources, format};
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+#[path = "common/compile.rs"]
+mod compile;
+
+use compile::{Files, draw, root};
 
 /// The blocks of the page, each with the line of its fence and its mark.
 fn blocks() -> Vec<(usize, String, String)> {
@@ -24,10 +23,6 @@ fn blocks() -> Vec<(usize, String, String)> {
         }
     }
     out
-}
-
-fn draw(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
-    diagnostics.iter().map(|diagnostic| diagnostic.render(sources, false)).collect()
 }
 
 #[test]
@@ -45,15 +40,11 @@ fn whole_files_compile() {
     let whole: Vec<_> = blocks().into_iter().filter(|(_, mark, _)| mark == "mng").collect();
     assert!(whole.len() >= 2, "the page lost its examples");
     for (line, _, text) in whole {
-        let mut sources = Sources::default();
-        let main = sources.add(format!("docs/language.md, block at line {line}"), text);
-        let mut ids: HashMap<PathBuf, FileId> = HashMap::new();
-        let mut load = |name: &str, _: FileId, sources: &mut Sources| {
-            let path = root().join("models").join(name);
-            let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-            Ok(*ids.entry(path).or_insert_with(|| sources.add(name, text)))
-        };
-        if let Err(errors) = compile(&mut sources, main, &mut load, &CompileOptions::default()) {
+        let (mut sources, mut files) = (Sources::default(), Files::new(root().to_path_buf()));
+        // As if it lay among the bundled models, which it may name.
+        let path = root().join("models").join("block.mng");
+        let main = files.add(path, &format!("docs/language.md, block at line {line}"), text, &mut sources);
+        if let Err(errors) = files.compile(main, &mut sources, &CompileOptions::default()) {
             panic!("{}", draw(&sources, &errors));
         }
     }

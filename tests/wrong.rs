@@ -2,13 +2,17 @@
 //!
 //! `MNG_BLESS=1 cargo test --test wrong` writes the expected messages anew; read the difference before keeping it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use mngc_compiler::{CompileOptions, compile};
-use mngc_dsl::{FileId, Sources};
+use mngc_compiler::CompileOptions;
+use mngc_dsl::Sources;
+
+#[path = "common/compile.rs"]
+mod compile;
+
+use compile::{Files, draw};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -33,44 +37,12 @@ fn wrong_files() -> Vec<PathBuf> {
     files
 }
 
-/// Reads files once each, however they are named, and shows them relative to tests/files.
-#[derive(Default)]
-struct Files {
-    paths: Vec<PathBuf>,
-    ids: HashMap<PathBuf, FileId>,
-}
-
-impl Files {
-    fn open(&mut self, path: &Path, sources: &mut Sources) -> Result<FileId, String> {
-        let path = path.canonicalize().map_err(|_| "there is no such file".to_string())?;
-        if let Some(&id) = self.ids.get(&path) {
-            return Ok(id);
-        }
-        let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        let root = folder().canonicalize().map_err(|error| error.to_string())?;
-        let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-        let id = sources.add(shown, text);
-        self.paths.push(path.clone());
-        self.ids.insert(path, id);
-        Ok(id)
-    }
-}
-
 /// The messages that a file gives, drawn without colour; none when it compiles.
 fn messages(path: &Path) -> Result<Option<String>, String> {
-    let (mut sources, mut files) = (Sources::default(), Files::default());
+    let (mut sources, mut files) = (Sources::default(), Files::new(folder()));
     let main = files.open(path, &mut sources)?;
-    let mut load = |name: &str, from: FileId, sources: &mut Sources| {
-        let beside = files.paths[from.0 as usize].with_file_name(name);
-        files.open(&beside, sources)
-    };
-    Ok(match compile(&mut sources, main, &mut load, &CompileOptions::default()) {
-        Ok(_) => None,
-        Err(diagnostics) => {
-            let drawn: Vec<_> = diagnostics.iter().map(|diagnostic| diagnostic.render(&sources, false)).collect();
-            Some(drawn.join("\n"))
-        }
-    })
+    let compiled = files.compile(main, &mut sources, &CompileOptions::default());
+    Ok(compiled.err().map(|diagnostics| draw(&sources, &diagnostics)))
 }
 
 fn base() -> Result<(), String> {

@@ -8,6 +8,7 @@ mod elaborate;
 pub mod ir;
 pub mod passes;
 pub mod program;
+pub mod schedule;
 
 pub use compile::{CompileOptions, compile};
 pub use elaborate::Load;

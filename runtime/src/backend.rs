@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mngc_compiler::ir::{EntryKey, Slot};
+use mngc_compiler::schedule::cost::Cost;
 
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -37,4 +38,46 @@ pub trait Backend {
         inputs: &BTreeMap<String, Tensor>,
         step: u64,
     ) -> Result<BTreeMap<String, Tensor>>;
+
+    /// Threads that it computes with.
+    fn threads(&self) -> usize {
+        1
+    }
+
+    /// Bytes of tensors that it holds at once: slots, values of an entry, and what kernels need beside them.
+    fn memory(&self) -> usize {
+        0
+    }
+
+    /// Whether kernels are timed from now on, all times being forgotten. Gives false where it cannot.
+    fn profile(&mut self, _on: bool) -> bool {
+        false
+    }
+
+    /// The times of all kernels since [`Backend::profile`], one for each launch of each entry.
+    fn times(&self) -> Vec<KernelTime> {
+        Vec::new()
+    }
+
+    /// Floating-point operations a second that its matrix products reach at most, measured now; none where it cannot.
+    fn peak_flops(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// The time of one launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelTime {
+    /// The entry that it is part of.
+    pub entry: EntryKey,
+    /// The launch's name.
+    pub name: String,
+    /// The kind of kernel.
+    pub kernel: &'static str,
+    /// How often it ran.
+    pub runs: usize,
+    /// Time of all runs.
+    pub seconds: f64,
+    /// What one run costs.
+    pub cost: Cost,
 }

@@ -9,7 +9,7 @@ pub mod reference;
 pub mod round;
 pub mod tensor;
 
-pub use backend::Backend;
+pub use backend::{Backend, KernelTime};
 pub use error::{Error, Result};
 pub use reference::{Context, Precision, Reference, evaluate};
 pub use tensor::{Data, Format, Tensor};

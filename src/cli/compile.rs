@@ -10,6 +10,7 @@ use mngc_compiler::ir::print;
 use mngc_trainer::files::write_atomically;
 
 use super::ModelArgs;
+use crate::load::Schedule;
 use crate::manifest::Manifest;
 use crate::output;
 
@@ -42,7 +43,8 @@ impl Compile {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
         let model = self.model.compile()?;
-        let manifest = Manifest::new(&model, &self.model.set);
+        let schedule = Schedule::of(&model.program)?;
+        let manifest = Manifest::new(&model, &schedule, &self.model.set);
         if let Some(folder) = &self.output {
             write(folder, &manifest, &print::module(&model.program.module))?;
         }

@@ -1,10 +1,12 @@
 //! `mngc graph`: draws a program's graph.
 
 use std::fs;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use mngc_compiler::ir::EntryKind;
@@ -35,7 +37,8 @@ pub struct Graph {
     #[arg(long)]
     weights: bool,
 
-    /// Write to this file, as its ending says (.dot or .svg); without it DOT goes to standard output
+    /// Write to this file, as its ending says (.dot or .svg); without it DOT goes to standard output.
+    /// Graphviz lays an SVG out where `dot` is installed; else a library does that is made for small graphs
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -68,7 +71,10 @@ impl Graph {
         let options = DotOptions { expand: self.expand, weights: self.weights, place: Some(&place) };
         let text = match format {
             Format::Dot => dot::to_dot(&module, entry.func, &options),
-            Format::Svg => dot::to_svg(&module, entry.func, &options)?,
+            Format::Svg => match graphviz(dot::to_dot(&module, entry.func, &options))? {
+                Some(svg) => svg,
+                None => dot::to_svg(&module, entry.func, &options)?,
+            },
         };
         match &self.output {
             Some(path) => write(path, &text)?,
@@ -76,6 +82,26 @@ impl Graph {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The drawing that Graphviz makes of a text in DOT; nothing where it is not installed.
+fn graphviz(text: String) -> Result<Option<String>> {
+    let started = Command::new("dot").arg("-Tsvg").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("cannot start Graphviz' `dot`"),
+    };
+    // It begins to write before it has read all.
+    let mut pipe = child.stdin.take().context("`dot` takes no input")?;
+    let writer = thread::spawn(move || pipe.write_all(text.as_bytes()));
+    let output = child.wait_with_output().context("cannot read what `dot` draws")?;
+    let written = writer.join().map_err(|_| anyhow!("cannot hand the graph to `dot`"))?;
+    if !output.status.success() {
+        bail!("`dot -Tsvg` failed ({})", output.status);
+    }
+    written.context("cannot hand the graph to `dot`")?;
+    Ok(Some(String::from_utf8(output.stdout).context("`dot` drew no UTF-8")?))
 }
 
 fn format(path: &Path) -> Result<Format> {

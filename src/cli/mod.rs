@@ -1,5 +1,6 @@
 //! The commands and the options that they share.
 
+mod bench;
 mod compile;
 mod fmt;
 mod graph;
@@ -30,6 +31,7 @@ Examples:
   mngc run gpt2-mini                       train a bundled model
   mngc run my.mng --set layers=4 --steps 10
   mngc compile gpt2 --timings              what the compiler makes of it
+  mngc bench step                          how fast gpt2 trains here
   mngc graph gpt2-mini -o gpt2.svg         a picture of the training step
   mngc fmt *.mng                           format model files";
 
@@ -40,6 +42,8 @@ pub enum Command {
     Run(run::Run),
     /// Compile a model and show the plan
     Compile(compile::Compile),
+    /// Measure how fast a model trains here
+    Bench(bench::Bench),
     /// Draw a program's graph as DOT or SVG
     Graph(graph::Graph),
     /// Format model files
@@ -52,6 +56,7 @@ impl Command {
         match self {
             Command::Run(run) => run.json,
             Command::Compile(compile) => compile.json,
+            Command::Bench(bench) => bench.json(),
             Command::Graph(_) | Command::Fmt(_) => false,
         }
     }
@@ -61,6 +66,7 @@ impl Command {
         match self {
             Command::Run(run) => run.run(),
             Command::Compile(compile) => compile.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Graph(graph) => graph.run(),
             Command::Fmt(fmt) => fmt.run(color),
         }
@@ -83,6 +89,17 @@ impl ModelArgs {
     /// Finds and compiles it.
     pub fn compile(&self) -> Result<Model> {
         load::model(self.model.as_deref(), &self.set)
+    }
+
+    /// As [`ModelArgs::compile`]; where no model is named, a bundled one with settings of its own, which `--set` overrides.
+    pub fn compile_or(&self, model: &str, set: &[(&str, &str)]) -> Result<Model> {
+        if self.model.is_some() {
+            return self.compile();
+        }
+        let defaults = set.iter().filter(|(name, _)| self.set.iter().all(|(given, _)| given != name));
+        let defaults = defaults.map(|(name, value)| (name.to_string(), value.to_string()));
+        let set: Vec<(String, String)> = defaults.chain(self.set.iter().cloned()).collect();
+        load::model(Some(model), &set)
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     device: Device,
 
+    /// Threads of the cpu device [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+
     /// Compute without rounding (with the reference device)
     #[arg(long, value_enum, value_name = "PRECISION")]
     oracle: Option<Oracle>,
@@ -92,7 +96,7 @@ impl Run {
             dump_gradients: self.dump_gradients.clone(),
         };
         let plan = Plan::new(&model.program, &options)?;
-        let mut backend = device.open(&model.program, self.seed);
+        let mut backend = device.open(&model.program, self.seed, self.threads.map(|n| n as usize))?;
         let mut progress = Progress::new(self.quiet);
         let report = train(plan, backend.as_mut(), &mut |event| progress.show(event))?;
         if self.json {

@@ -1,8 +1,8 @@
 //! Random nodes: one function for each op, choosing operands from the values that are there, or new parameters.
 
 use mngc_compiler::ir::{
-    AttentionMask, BinaryOp, CallKind, CompareOp, DType, Dim, DimRole, Distribution, F64, Func, Graph, Module, Op,
-    ReduceKind, Type, UnaryOp, Value,
+    AttentionMask, BinaryOp, CallKind, CompareOp, DType, Dim, DimRole, Distribution, F64, Func, Fusion, Graph, Module,
+    Op, ReduceKind, Type, UnaryOp, Value,
 };
 
 use crate::kind::Kind;
@@ -468,7 +468,7 @@ impl Nodes<'_, '_> {
             return;
         }
         let func = self.tape.of(self.callees);
-        let kind = self.tape.of(&[CallKind::Block, CallKind::Fused]);
+        let kind = self.tape.of(&[CallKind::Block, CallKind::Fused(Fusion::Rows)]);
         let callee = &self.m.funcs[func];
         let params: Vec<Type> = callee.params.iter().map(|&v| callee.ty(v).clone()).collect();
         let args = params.iter().map(|ty| self.exactly(ty)).collect();

@@ -284,21 +284,18 @@ impl Elab {
         let block = &template.block;
         let name = &block.name.text;
         if template.args.is_some() || block.args.is_empty() {
-            return fail_help(
-                "not-used",
-                span,
-                format!("block {name} is called before it is used"),
-                "a block, not yet a part of the model",
-                match self.declared.owners.is_empty() || !args.list.iter().all(|(_, v, _)| matches!(v, Value::Num(..)))
-                {
-                    true => {
-                        format!("write `use part: {name}` first, then `part(…)`; `use` gives it parameters and a name")
-                    }
-                    false => format!(
-                        "block {name} takes no arguments: write `use part: {name}`, or declare `block {name}(i) {{ … }}`"
-                    ),
-                },
-            );
+            let compile_time = args.list.iter().all(|(_, value, _)| matches!(value, Value::Num(..)));
+            let (title, help) = match compile_time && !self.declared.owners.is_empty() {
+                true => (
+                    format!("block {name} takes no arguments"),
+                    format!("write `use part: {name}` or `use part: {name}[n]`, or declare `block {name}(i) {{ … }}`"),
+                ),
+                false => (
+                    format!("block {name} is called before it is used"),
+                    format!("write `use part: {name}` first, then `part(…)`; `use` gives it parameters and a name"),
+                ),
+            };
+            return fail_help("not-used", span, title, "a block, not yet a part of the model", help);
         }
         self.isolated(|s| {
             s.bind_args(&format!("block {name}"), &block.args, args)?;

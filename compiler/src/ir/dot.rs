@@ -37,14 +37,14 @@ pub enum DrawError {
     },
     /// Too much to draw.
     #[error(
-        "a drawing of {boxes} boxes is beyond the {SVG_LIMIT} that SVG is drawn for: open fewer levels, or let Graphviz draw the DOT form"
+        "a drawing of {boxes} boxes is beyond the {SVG_LIMIT} that SVG is drawn for: open fewer levels, or install Graphviz"
     )]
     TooLarge {
         /// Boxes that it would have.
         boxes: usize,
     },
     /// The layout library gave up.
-    #[error("the layout library found no places for the boxes of `{name}`: let Graphviz draw the DOT form")]
+    #[error("the layout library found no places for the boxes of `{name}`: install Graphviz")]
     Layout {
         /// The function's name.
         name: String,

@@ -175,7 +175,8 @@ pub struct ScalarData {
 /// The entries of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EntryKind {
-    /// Draws the initial value of every slot from the seed.
+    /// Draws the initial value of slots from the seed: of all before the first step, and, in a later stage, of those that
+    /// begin with it, before its first step.
     Init,
     /// Remakes every shadow slot: after slots were read from a file.
     Refresh,

@@ -22,6 +22,6 @@ pub use graph::{
     ValueDef,
 };
 pub use host::{HostBinary, HostExpr, HostUnary};
-pub use op::{AttentionMask, BinaryOp, CallKind, CompareOp, Distribution, F64, Op, ReduceKind, UnaryOp};
+pub use op::{AttentionMask, BinaryOp, CallKind, CompareOp, Distribution, F64, Fusion, Op, ReduceKind, UnaryOp};
 pub use types::{DType, DimData, DimRole, Dims, Type};
 pub use typing::Stage;

@@ -199,7 +199,43 @@ pub enum CallKind {
     /// A block of the model, or the gradient of one: inlined when fusion needs it.
     Block,
     /// A fused kernel; the function is the graph that it stands for.
-    Fused,
+    Fused(Fusion),
+}
+
+named_enum! {
+    /// What is known of the graph that a fused kernel stands for: what its pass has proved, and a backend may rely on.
+    /// A fused kernel may keep in f32 what its graph rounds, up to the rounding of its results.
+    Fusion {
+        /// Elementwise ops over one space of elements, with ops along rows of it and sums over it.
+        Rows = "rows",
+        /// One `dot`, the scaling of its operands by numbers, and elementwise ops on its result.
+        Dot = "dot",
+        /// As [`Fusion::Dot`]; the product is a symmetric matrix in exact arithmetic, so that half of it is enough.
+        SymmetricDot = "symmetric_dot",
+        /// Logits from a `dot`, elementwise ops on them, their cross-entropy and, where asked for, what its gradient is
+        /// to the operands of that `dot`: a chunk of rows at a time, never all logits.
+        Loss = "loss",
+    }
+}
+
+impl CallKind {
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            CallKind::Block => "block",
+            CallKind::Fused(fusion) => fusion.name(),
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<CallKind> {
+        if name == "block" { Some(CallKind::Block) } else { Fusion::from_name(name).map(CallKind::Fused) }
+    }
+
+    /// Whether it stands for a fused kernel.
+    pub fn is_fused(self) -> bool {
+        matches!(self, CallKind::Fused(_))
+    }
 }
 
 /// An operation. Operands are named in the order in which they stand.

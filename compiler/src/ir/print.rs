@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::entities::Func;
 use super::graph::{Entry, Graph, Input, Module, NodeData, Output, SlotRole};
 use super::host::HostExpr;
-use super::op::{AttentionMask, CallKind, Distribution, Op};
+use super::op::{AttentionMask, Distribution, Op};
 use super::types::{DimRole, Type};
 
 /// A whole module.
@@ -181,11 +181,7 @@ fn attributes(op: &Op) -> String {
             format!("{}, scale = {scale}", mask(m))
         }
         Op::Call { func, kind } => {
-            let kind = match kind {
-                CallKind::Block => "block",
-                CallKind::Fused => "fused",
-            };
-            format!("func = {func}, kind = {kind}")
+            format!("func = {func}, kind = {}", kind.name())
         }
         Op::Unary(_)
         | Op::Binary(_)

@@ -56,9 +56,13 @@ enum Attr {
 }
 
 impl Reader {
+    /// The line of the next part.
+    fn line(&self) -> usize {
+        self.tokens.get(self.at).or(self.tokens.last()).map_or(0, |t| t.0)
+    }
+
     fn fail<T>(&self, message: impl Into<String>) -> Result<T> {
-        let line = self.tokens.get(self.at).or(self.tokens.last()).map_or(0, |t| t.0);
-        Err(ReadError { line, message: message.into() })
+        Err(ReadError { line: self.line(), message: message.into() })
     }
 
     fn peek(&self) -> Option<&Token> {
@@ -303,6 +307,7 @@ impl Reader {
             }
         }
         self.sym('=')?;
+        let line = self.line();
         let name = self.any_word()?;
         let mut args = Vec::new();
         // Operands start with `v` and a digit, which no result of the next line may be taken for: that has a colon.
@@ -327,12 +332,12 @@ impl Reader {
                 attrs.insert(key, self.attr()?);
             }
         }
-        let op = self.op(&name, &attrs)?;
+        let op = Attrs { line, funcs: self.m.funcs.len(), attrs: &attrs }.op(&name)?;
         let types = results.iter().map(|(_, ty)| ty.clone()).collect();
         let node = g.push(op, args, types, None);
         for ((id, _), &v) in results.iter().zip(&g.nodes[node].results) {
             if values.insert(*id, v).is_some() {
-                return self.fail(format!("v{id} is defined twice"));
+                return Err(ReadError { line, message: format!("v{id} is defined twice") });
             }
         }
         Ok(())
@@ -356,73 +361,6 @@ impl Reader {
             Token::Str(s) => Ok(Attr::Str(s)),
             Token::Sym(c) => self.fail(format!("a value was expected, not `{c}`")),
         }
-    }
-
-    fn op(&self, name: &str, attrs: &HashMap<String, Attr>) -> Result<Op> {
-        let a = Attrs { r: self, attrs };
-        Ok(match name {
-            "const" => Op::Const(F64(a.num("value")?)),
-            "iota" => Op::Iota { axis: a.num("axis")? },
-            "random" => {
-                let (normal, uniform) = (a.floats("normal"), a.floats("uniform"));
-                let distribution = match (normal, uniform) {
-                    (Ok(n), _) if n.len() == 2 => Distribution::Normal(F64(n[0]), F64(n[1])),
-                    (_, Ok(u)) if u.len() == 2 => Distribution::Uniform(F64(u[0]), F64(u[1])),
-                    _ => return self.fail("random needs normal = [mean, std] or uniform = [low, high]"),
-                };
-                Op::Random { distribution, name: a.text("name")? }
-            }
-            "select" => Op::Select,
-            "cast" => Op::Cast,
-            "broadcast" => Op::Broadcast { axes: a.list("axes")? },
-            "reshape" => Op::Reshape,
-            "transpose" => Op::Transpose { perm: a.list("perm")? },
-            "slice" => Op::Slice { axis: a.num("axis")?, start: a.num("start")? },
-            "pad" => Op::Pad { axis: a.num("axis")?, before: a.num("before")? },
-            "concat" => Op::Concat { axis: a.num("axis")? },
-            "shift" => Op::Shift { axis: a.num("axis")?, by: a.num("by")? },
-            "reverse" => Op::Reverse { axis: a.num("axis")? },
-            "reduce" => {
-                let kind = a.word("kind")?;
-                let Some(kind) = ReduceKind::from_name(kind) else {
-                    return self.fail(format!("`{kind}` is no reduction"));
-                };
-                Op::Reduce { kind, axes: a.list("axes")? }
-            }
-            "cumsum" => Op::Cumsum { axis: a.num("axis")?, reverse: a.num("reverse")? },
-            "softmax" => Op::Softmax,
-            "softmax_grad" => Op::SoftmaxGrad,
-            "gather" => Op::Gather,
-            "scatter_add" => Op::ScatterAdd,
-            "dot" => Op::Dot { batch: a.pairs("batch")?, contract: a.pairs("contract")? },
-            "rms_norm" => Op::RmsNorm { eps: F64(a.num("eps")?) },
-            "rms_norm_grad" => Op::RmsNormGrad { eps: F64(a.num("eps")?) },
-            "layer_norm" => Op::LayerNorm { eps: F64(a.num("eps")?) },
-            "layer_norm_grad" => Op::LayerNormGrad { eps: F64(a.num("eps")?) },
-            "rope" => Op::Rope { base: F64(a.num("base")?), axis: a.num("axis")?, inverse: a.num("inverse")? },
-            "attention" => Op::Attention { mask: a.mask()?, scale: F64(a.num("scale")?) },
-            "attention_grad" => Op::AttentionGrad { mask: a.mask()?, scale: F64(a.num("scale")?) },
-            "cross_entropy" => Op::CrossEntropy,
-            "cross_entropy_grad" => Op::CrossEntropyGrad,
-            "call" => {
-                let func = Func::new(self.parse_id(a.word("func")?, "f")?);
-                let kind = match a.word("kind")? {
-                    "block" => CallKind::Block,
-                    "fused" => CallKind::Fused,
-                    other => return self.fail(format!("`{other}` is no kind of call")),
-                };
-                if func.index() >= self.m.funcs.len() {
-                    return self.fail(format!("{func} is called before it is defined"));
-                }
-                Op::Call { func, kind }
-            }
-            other => match (UnaryOp::from_name(other), BinaryOp::from_name(other), CompareOp::from_name(other)) {
-                (Some(op), ..) => Op::Unary(op),
-                (_, Some(op), _) => Op::Binary(op),
-                (.., Some(op)) => Op::Compare(op),
-                _ => return self.fail(format!("`{other}` is no op")),
-            },
-        })
     }
 
     fn entry(&mut self) -> Result<()> {
@@ -472,48 +410,132 @@ impl Reader {
 
 /// Typed access to a node's attributes.
 struct Attrs<'a> {
-    r: &'a Reader,
+    /// Where the node stands.
+    line: usize,
+    /// How many functions stand before it.
+    funcs: usize,
     attrs: &'a HashMap<String, Attr>,
 }
 
 impl Attrs<'_> {
+    fn fail<T>(&self, message: impl Into<String>) -> Result<T> {
+        Err(ReadError { line: self.line, message: message.into() })
+    }
+
+    fn op(&self, name: &str) -> Result<Op> {
+        Ok(match name {
+            "const" => Op::Const(F64(self.num("value")?)),
+            "iota" => Op::Iota { axis: self.num("axis")? },
+            "random" => {
+                let (normal, uniform) = (self.floats("normal"), self.floats("uniform"));
+                let distribution = match (normal, uniform) {
+                    (Ok(n), _) if n.len() == 2 => Distribution::Normal(F64(n[0]), F64(n[1])),
+                    (_, Ok(u)) if u.len() == 2 => Distribution::Uniform(F64(u[0]), F64(u[1])),
+                    _ => return self.fail("random needs normal = [mean, std] or uniform = [low, high]"),
+                };
+                Op::Random { distribution, name: self.text("name")? }
+            }
+            "select" => Op::Select,
+            "cast" => Op::Cast,
+            "broadcast" => Op::Broadcast { axes: self.list("axes")? },
+            "reshape" => Op::Reshape,
+            "transpose" => Op::Transpose { perm: self.list("perm")? },
+            "slice" => Op::Slice { axis: self.num("axis")?, start: self.num("start")? },
+            "pad" => Op::Pad { axis: self.num("axis")?, before: self.num("before")? },
+            "concat" => Op::Concat { axis: self.num("axis")? },
+            "shift" => Op::Shift { axis: self.num("axis")?, by: self.num("by")? },
+            "reverse" => Op::Reverse { axis: self.num("axis")? },
+            "reduce" => {
+                let kind = self.word("kind")?;
+                let Some(kind) = ReduceKind::from_name(kind) else {
+                    return self.fail(format!("`{kind}` is no reduction"));
+                };
+                Op::Reduce { kind, axes: self.list("axes")? }
+            }
+            "cumsum" => Op::Cumsum { axis: self.num("axis")?, reverse: self.num("reverse")? },
+            "softmax" => Op::Softmax,
+            "softmax_grad" => Op::SoftmaxGrad,
+            "gather" => Op::Gather,
+            "scatter_add" => Op::ScatterAdd,
+            "dot" => Op::Dot { batch: self.pairs("batch")?, contract: self.pairs("contract")? },
+            "rms_norm" => Op::RmsNorm { eps: F64(self.num("eps")?) },
+            "rms_norm_grad" => Op::RmsNormGrad { eps: F64(self.num("eps")?) },
+            "layer_norm" => Op::LayerNorm { eps: F64(self.num("eps")?) },
+            "layer_norm_grad" => Op::LayerNormGrad { eps: F64(self.num("eps")?) },
+            "rope" => Op::Rope { base: F64(self.num("base")?), axis: self.num("axis")?, inverse: self.num("inverse")? },
+            "attention" => Op::Attention { mask: self.mask()?, scale: F64(self.num("scale")?) },
+            "attention_grad" => Op::AttentionGrad { mask: self.mask()?, scale: F64(self.num("scale")?) },
+            "cross_entropy" => Op::CrossEntropy,
+            "cross_entropy_grad" => Op::CrossEntropyGrad,
+            "call" => {
+                let kind = self.word("kind")?;
+                let Some(kind) = CallKind::from_name(kind) else {
+                    return self.fail(format!("`{kind}` is no kind of call"));
+                };
+                Op::Call { func: self.func()?, kind }
+            }
+            other => match (UnaryOp::from_name(other), BinaryOp::from_name(other), CompareOp::from_name(other)) {
+                (Some(op), ..) => Op::Unary(op),
+                (_, Some(op), _) => Op::Binary(op),
+                (.., Some(op)) => Op::Compare(op),
+                _ => return self.fail(format!("`{other}` is no op")),
+            },
+        })
+    }
+
     fn word(&self, key: &str) -> Result<&str> {
         match self.attrs.get(key) {
             Some(Attr::Word(w)) => Ok(w),
-            _ => self.r.fail(format!("attribute {key} is missing")),
+            _ => self.fail(format!("attribute {key} is missing")),
         }
     }
 
     fn text(&self, key: &str) -> Result<String> {
         match self.attrs.get(key) {
             Some(Attr::Str(s)) => Ok(s.clone()),
-            _ => self.r.fail(format!("attribute {key} is missing")),
+            _ => self.fail(format!("attribute {key} is missing")),
         }
     }
 
     fn num<T: std::str::FromStr>(&self, key: &str) -> Result<T> {
         let word = self.word(key)?;
-        word.parse().or_else(|_| self.r.fail(format!("attribute {key} = {word}")))
+        word.parse().or_else(|_| self.fail(format!("attribute {key} = {word}")))
     }
 
     fn items(&self, key: &str) -> Result<&[(String, Option<String>)]> {
         match self.attrs.get(key) {
             Some(Attr::List(list)) => Ok(list),
-            _ => self.r.fail(format!("attribute {key} is missing")),
+            _ => self.fail(format!("attribute {key} is missing")),
         }
     }
 
     fn list(&self, key: &str) -> Result<Vec<u8>> {
-        self.items(key)?.iter().map(|(w, _)| w.parse().or_else(|_| self.r.fail(format!("{key}: {w}")))).collect()
+        self.items(key)?.iter().map(|(w, _)| w.parse().or_else(|_| self.fail(format!("{key}: {w}")))).collect()
     }
 
     fn floats(&self, key: &str) -> Result<Vec<f64>> {
-        self.items(key)?.iter().map(|(w, _)| w.parse().or_else(|_| self.r.fail(format!("{key}: {w}")))).collect()
+        self.items(key)?.iter().map(|(w, _)| w.parse().or_else(|_| self.fail(format!("{key}: {w}")))).collect()
     }
 
     fn pairs(&self, key: &str) -> Result<Vec<(u8, u8)>> {
-        let parse = |w: &str| w.parse::<u8>().or_else(|_| self.r.fail(format!("{key}: {w}")));
-        self.items(key)?.iter().map(|(a, b)| Ok((parse(a)?, parse(b.as_deref().unwrap_or(""))?))).collect()
+        let axis = |w: &str| w.parse::<u8>().or_else(|_| self.fail(format!("{key}: `{w}` is no axis")));
+        let pair = |(a, b): &(String, Option<String>)| match b {
+            Some(b) => Ok((axis(a)?, axis(b)?)),
+            None => self.fail(format!("{key}: `{a}` stands alone where a pair like {a}:{a} is due")),
+        };
+        self.items(key)?.iter().map(pair).collect()
+    }
+
+    fn func(&self) -> Result<Func> {
+        let word = self.word("func")?;
+        let Some(index) = word.strip_prefix('f').and_then(|n| n.parse::<usize>().ok()) else {
+            return self.fail(format!("`{word}` is no id like f0"));
+        };
+        if index < self.funcs {
+            Ok(Func::new(index))
+        } else {
+            self.fail(format!("{word} is called before it is defined"))
+        }
     }
 
     fn mask(&self) -> Result<AttentionMask> {
@@ -523,7 +545,7 @@ impl Attrs<'_> {
                 "causal" => mask.causal = true,
                 "documents" => mask.documents = true,
                 "window" => mask.window = true,
-                other => return self.r.fail(format!("`{other}` is no part of a mask")),
+                other => return self.fail(format!("`{other}` is no part of a mask")),
             }
         }
         Ok(mask)

@@ -1,12 +1,12 @@
 //! Invariants of a module. After [`module`] passes, passes and backends may rely on:
 //!
 //! 1. Every operand is defined before its use, in the same graph; every id that a graph, a slot's role or an entry names exists.
-//! 2. Every node obeys the typing rule of its op (`typing.rs`), for the stage that the module has reached.
+//! 2. Every node has a result and obeys the typing rule of its op (`typing.rs`), for the stage that the module has reached.
 //! 3. A graph calls only graphs that stand before it, so calls never recurse.
 //! 4. Parameter and result names are as many as parameters and results; results are values of the graph.
 //! 5. A hand-written gradient takes parameters, results and float cotangents, and gives float cotangents.
-//! 6. A gradient slot is f32 with its parameter's axes; a shadow has its parameter's axes; slot names are unique, and no slot has a
-//!    token or sequence axis.
+//! 6. A gradient slot is f32 with its parameter's axes; a shadow has its parameter's axes, and a parameter at most one of a dtype;
+//!    slot names are unique, and no slot has a token or sequence axis.
 //! 7. An entry binds each parameter and result of its function, with the slot's own type; it reads a slot at most once and writes
 //!    it at most once, so that the write may take the read's place (donation); a host scalar is a rank-0 f32.
 //! 8. Only `init` and `refresh` write shadows without writing their parameter; whoever writes a parameter writes its shadow.
@@ -72,7 +72,13 @@ impl Verifier<'_> {
 
     fn slots(&mut self) {
         let mut names = HashSet::new();
+        let mut shadows = HashSet::new();
         for (id, slot) in self.m.slots.iter() {
+            if let SlotRole::Shadow(of) = slot.role
+                && !shadows.insert((of, slot.ty.dtype))
+            {
+                self.fault(None, None, format!("{id} is a second shadow of {of} as {}", slot.ty.dtype));
+            }
             if !names.insert(&slot.name) {
                 self.fault(None, None, format!("two slots are named {}", slot.name));
             }
@@ -133,6 +139,10 @@ impl Verifier<'_> {
                 self.fault(Some(func), None, format!("{node} uses {arg} before it is defined"));
                 return;
             }
+        }
+        if data.results.is_empty() {
+            self.fault(Some(func), None, format!("{node} has no result"));
+            return;
         }
         for (i, &r) in data.results.iter().enumerate() {
             if g.values.get(r).map(|v| v.def) != Some(ValueDef::Result(node, i)) {

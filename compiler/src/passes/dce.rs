@@ -142,7 +142,7 @@ impl Liveness {
                     let data = &m.funcs[func].nodes[node];
                     if let Op::Call { func: callee, kind } = data.op {
                         match kind {
-                            CallKind::Fused => live.pin(m, callee),
+                            CallKind::Fused(_) => live.pin(m, callee),
                             CallKind::Block => live.reach(m, callee),
                         }
                         live.ask(m, callee, i);

@@ -14,13 +14,13 @@
 //! autodiff nothing asks for it.
 
 use super::rewrite::Rewrite;
-use crate::ir::{CallKind, Func, Graph, Module, Node, Op, Value};
+use crate::ir::{Func, Graph, Module, Node, Op, Value};
 
 /// Which calls are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Calls of this kind.
-    pub kind: CallKind,
+    /// Fused calls, or calls of blocks.
+    pub fused: bool,
     /// Only bodies of at most so many nodes, counted after their own calls were replaced.
     pub max_nodes: usize,
     /// Also functions with a hand-written gradient.
@@ -29,17 +29,17 @@ pub struct Policy {
 
 /// Replaces every call of a block.
 pub fn blocks(m: &mut Module) -> Result<usize, String> {
-    run(m, Policy { kind: CallKind::Block, max_nodes: usize::MAX, with_gradient: true })
+    run(m, Policy { fused: false, max_nodes: usize::MAX, with_gradient: true })
 }
 
 /// Replaces calls of blocks so small that a call says no more than the body.
 pub fn small_blocks(m: &mut Module) -> Result<usize, String> {
-    run(m, Policy { kind: CallKind::Block, max_nodes: 4, with_gradient: false })
+    run(m, Policy { fused: false, max_nodes: 4, with_gradient: false })
 }
 
 /// Replaces fused calls by the graphs that they stand for.
 pub fn fused(m: &mut Module) -> Result<usize, String> {
-    run(m, Policy { kind: CallKind::Fused, max_nodes: usize::MAX, with_gradient: true })
+    run(m, Policy { fused: true, max_nodes: usize::MAX, with_gradient: true })
 }
 
 /// Replaces the calls that the policy names. A function is finished before its callers are looked at, as it stands
@@ -51,7 +51,9 @@ pub fn run(m: &mut Module, policy: Policy) -> Result<usize, String> {
         let mut r = Rewrite::new(old);
         for (node, data) in old.nodes.iter() {
             match data.op {
-                Op::Call { func: callee, kind } if kind == policy.kind && policy.takes(&m.funcs[callee]) => {
+                Op::Call { func: callee, kind }
+                    if kind.is_fused() == policy.fused && policy.takes(&m.funcs[callee]) =>
+                {
                     changes += 1;
                     splice(&mut r, node, &m.funcs[callee]);
                 }

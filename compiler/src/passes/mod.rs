@@ -14,6 +14,7 @@ pub mod batch;
 pub mod const_fold;
 pub mod cse;
 pub mod dce;
+pub mod fuse;
 pub mod inline;
 pub mod place_casts;
 pub mod rewrite;
@@ -45,6 +46,19 @@ pub const CASTS: &[Pass] = &[Pass { name: "place_casts", run: place_casts::run, 
 /// After [`CLEANUP`], once entries are bound: what a step need not repeat moves to `update`.
 pub const HOIST: &[Pass] =
     &[Pass { name: "shadow", run: shadow::run, reaches: None }, Pass { name: "dce", run: dce::run, reaches: None }];
+
+/// Every entry without calls: what fusion starts from.
+pub const FLATTEN: &[Pass] = &[
+    Pass { name: "inline", run: inline::blocks, reaches: None },
+    Pass { name: "unfuse", run: inline::fused, reaches: None },
+    Pass { name: "dce", run: dce::run, reaches: None },
+];
+
+/// Outlines what one kernel computes.
+pub const FUSE: &[Pass] = &[
+    Pass { name: "fuse_dot", run: fuse::dot::run, reaches: None },
+    Pass { name: "fuse_rows", run: fuse::rows::run, reaches: None },
+];
 
 /// Why a list of passes stopped: a fault of the compiler, never of a model file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

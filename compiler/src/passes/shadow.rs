@@ -25,8 +25,8 @@ use cranelift_entity::SecondaryMap;
 use cranelift_entity::packed_option::PackedOption;
 
 use crate::ir::{
-    CallKind, DType, DimRole, Entry, EntryKey, EntryKind, Func, Graph, Input, Module, NodeData, Op, Output, Slot,
-    SlotData, SlotRole, Type, Value, ValueDef,
+    DType, DimRole, Entry, EntryKey, EntryKind, Func, Graph, Input, Module, NodeData, Op, Output, Slot, SlotData,
+    SlotRole, Type, Value, ValueDef,
 };
 
 /// Moves casts of parameters into shadow slots and gives the number of casts that left their functions.
@@ -94,7 +94,7 @@ impl Uses {
             }
             for node in m.funcs[func].nodes.values() {
                 if let Op::Call { func: callee, kind } = node.op {
-                    uses.is_fused[callee] |= kind == CallKind::Fused;
+                    uses.is_fused[callee] |= kind.is_fused();
                     uses.called_in_step[callee] |= in_step[func];
                     uses.is_pinned[callee] |= elsewhere[func];
                     in_step[callee] |= in_step[func];

@@ -34,7 +34,8 @@ pub fn check(dir: &str, answer: impl Fn(&str) -> Vec<String>) {
         let mut blessed = head.join("\n");
         for case in &cases {
             let input = case.input.join("\n");
-            let found: Vec<String> = answer(&input).iter().flat_map(|text| text.lines().map(str::to_owned)).collect();
+            let found: Vec<String> =
+                answer(&input).iter().flat_map(|text| text.lines()).map(|line| line.trim_end().to_owned()).collect();
             if found != case.expected {
                 let place = format!("{}, case {}", path.display(), case.name);
                 let _ = writeln!(

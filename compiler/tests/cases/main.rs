@@ -4,5 +4,6 @@ mod axes;
 mod causality;
 mod harness;
 mod passes;
+mod schedule;
 mod text;
 mod view;

@@ -1,0 +1,25 @@
+//! Fusion: what one kernel computes becomes one call, whose function is the graph that it stands for.
+//!
+//! The passes work on flat graphs. Each finds clusters of nodes by structure, whatever order they were written in, and
+//! leaves the rest as it is. A cluster may become a call where no path leads out of it and back (`units.rs`) and a
+//! backend's kernel can do it (`schedule::cluster` translates every candidate); `outline.rs` moves it out. Fused kernels
+//! round less than their graphs: values agree with the f64 run of what stood there before, up to the order of sums.
+
+pub mod dot;
+mod flow;
+mod outline;
+pub mod rows;
+mod symmetric;
+mod units;
+
+/// Most nodes of one cluster: its program should stay within reach of an instruction cache and of people.
+const MOST_NODES: usize = 64;
+
+/// Most operands and results of one cluster.
+const MOST_TENSORS: usize = 24;
+
+/// Longest tile of a row program, in elements: the least common multiple of its row lengths.
+const LONGEST_TILE: usize = 16384;
+
+/// Most elementwise nodes of a cluster that are computed for every element although they have fewer.
+const MOST_REPEATED: usize = 8;

@@ -1,0 +1,31 @@
+//! Which result of a kernel may lie where an operand lies.
+
+use super::kernel::{DotKernel, Epilogue, Kernel, LossKernel};
+use super::rows::{Access, Instr, RowProgram};
+
+/// Whether a kernel may write result `result` to the very bytes of operand `arg`, which no other operand shares: every
+/// element of the operand is read for the last time before the element of the result in its place is written.
+pub fn allows(kernel: &Kernel, arg: usize, result: usize) -> bool {
+    match kernel {
+        Kernel::Rows(program) => in_place(program, arg, result),
+        Kernel::Dot(DotKernel { epilogue, symmetric, .. }) => match epilogue {
+            Epilogue::Store => false,
+            Epilogue::Accumulate(operand) => *operand == arg,
+            // Half of a symmetric product is mirrored to places that others may still have to read.
+            Epilogue::Rows(program) => !symmetric && arg >= 2 && in_place(program, arg, result),
+        },
+        Kernel::Loss(LossKernel { gradient, .. }) => {
+            gradient.as_ref().is_some_and(|g| g.accumulate == Some(arg) && g.dw == Some(result))
+        }
+        Kernel::Op(_) | Kernel::Copy => false,
+    }
+}
+
+fn in_place(program: &RowProgram, arg: usize, wanted: usize) -> bool {
+    program.instrs.iter().all(|instr| match instr {
+        Instr::Load { operand, access, .. } if *operand == arg => *access == Access::Full,
+        Instr::Store { result, access, .. } if *result == wanted => *access == Access::Full,
+        Instr::Total { result, .. } | Instr::Columns { result, .. } => *result != wanted,
+        _ => true,
+    })
+}
