@@ -5,6 +5,7 @@ mod alu;
 mod approximations;
 mod cases;
 mod command;
+mod control;
 mod counters;
 mod docs;
 mod faults;
