@@ -28,7 +28,7 @@ use cranelift_entity::SecondaryMap;
 use super::flow::Flow;
 use super::outline::{self, Cluster};
 use super::symmetric;
-use super::units::Units;
+use super::units::{Unit, Units};
 use super::{MOST_NODES, MOST_TENSORS};
 use crate::ir::{BinaryOp, Fusion, Module, Node, Op, UnaryOp, Value};
 use crate::schedule::cluster::{self, Leaf};
@@ -74,7 +74,8 @@ impl<'a> Products<'a> {
         }
         let mut nodes = vec![dot];
         self.take_scales(dot, &mut nodes);
-        while self.grow(product, &mut nodes) {}
+        let factors = nodes.clone();
+        while self.grow(product, &factors, &mut nodes) {}
         let symmetric = self.symmetric[dot];
         if nodes.len() == 1 && !symmetric {
             return None;
@@ -93,7 +94,7 @@ impl<'a> Products<'a> {
             while let Some((node, source)) = self.scaled(value)
                 && !self.taken[node]
                 && self.flow.is_inside(value, nodes)
-                && self.merge(nodes, node)
+                && self.merge(nodes, &[node])
             {
                 value = source;
             }
@@ -114,31 +115,36 @@ impl<'a> Products<'a> {
         (g.ty(source).dtype.is_float() && g.ty(source).dims == g.ty(value).dims).then_some((node, source))
     }
 
-    /// Takes one round of users and of producers; whether there were any.
-    fn grow(&mut self, product: Value, nodes: &mut Vec<Node>) -> bool {
+    /// Takes one round of users of the product and of producers for these; whether there were any. What the product itself
+    /// is made by, `factors`, gets none.
+    fn grow(&mut self, product: Value, factors: &[Node], nodes: &mut Vec<Node>) -> bool {
         let before = nodes.len();
         let g = self.flow.g;
-        let made =
-            |nodes: &[Node]| -> Vec<Value> { nodes.iter().flat_map(|&n| g.nodes[n].results.iter().copied()).collect() };
-        let mut users: Vec<Node> = made(nodes).iter().flat_map(|&v| self.flow.users(v).iter().copied()).collect();
+        let made = nodes.iter().flat_map(|&node| g.nodes[node].results.iter().copied());
+        let mut users: Vec<Node> = made.flat_map(|value| self.flow.users(value).iter().copied()).collect();
         users.sort_unstable();
         users.dedup();
         for user in users {
             if self.is_candidate(product, user, nodes)
                 && (!self.leads_to_rows[user] || self.saves_a_store(user, nodes))
-                && self.is_epilogue(product, nodes, user)
+                && self.is_epilogue(product, nodes, &[user])
             {
-                self.merge(nodes, user);
+                self.merge(nodes, &[user]);
             }
         }
         for value in self.flow.inputs(nodes) {
-            let Some(node) = g.def_node(value) else { continue };
-            if self.is_candidate(product, node, nodes)
-                && self.flow.is_inside(value, nodes)
-                && self.reads_no_more(node, nodes)
-                && self.is_epilogue(product, nodes, node)
-            {
-                self.merge(nodes, node);
+            if self.flow.users(value).iter().any(|user| factors.contains(user)) {
+                continue;
+            }
+            let cone = self.cone(product, value, nodes);
+            // All that only the cluster would read, or its last step alone.
+            for part in [&cone[..], &cone[..1.min(cone.len())]] {
+                let fits = !part.is_empty()
+                    && self.reads_no_more(value, part, nodes)
+                    && self.is_epilogue(product, nodes, part);
+                if fits && self.merge(nodes, part) {
+                    break;
+                }
             }
         }
         nodes.len() > before
@@ -148,9 +154,25 @@ impl<'a> Products<'a> {
         let data = &self.flow.g.nodes[node];
         data.op.is_elementwise()
             && !self.taken[node]
-            && nodes.binary_search(&node).is_err()
-            && nodes.len() < MOST_NODES
+            && !nodes.contains(&node)
             && self.flow.count(data.results[0]) == self.flow.count(product)
+    }
+
+    /// Elementwise nodes that lead to a value and that only the cluster would read: the last one first.
+    fn cone(&self, product: Value, value: Value, nodes: &[Node]) -> Vec<Node> {
+        let mut with = nodes.to_vec();
+        let mut work = vec![value];
+        while let Some(value) = work.pop() {
+            if let Some(node) = self.flow.g.def_node(value)
+                && with.len() < MOST_NODES
+                && self.is_candidate(product, node, &with)
+                && self.flow.is_inside(value, &with)
+            {
+                with.push(node);
+                work.extend(self.flow.operands(node));
+            }
+        }
+        with.split_off(nodes.len())
     }
 
     /// Whether a value of the cluster has no other reader than the cluster and `user`.
@@ -160,19 +182,20 @@ impl<'a> Products<'a> {
         self.flow.operands(user).iter().any(|value| made(value) && self.flow.is_inside(*value, &with))
     }
 
-    /// Whether at most one tensor that `node` reads is new to the cluster: it takes the place of what `node` gives.
-    fn reads_no_more(&self, node: Node, nodes: &[Node]) -> bool {
-        let inputs = self.flow.inputs(nodes);
-        let is_new = |value: &&Value| self.flow.count(**value) > 1 && !inputs.contains(value);
-        self.flow.operands(node).iter().filter(is_new).count() <= 1
+    /// Whether at most one tensor that `part` reads is new to the cluster: it takes the place of `value`, which `part` makes.
+    fn reads_no_more(&self, value: Value, part: &[Node], nodes: &[Node]) -> bool {
+        let known: Vec<Value> = self.flow.inputs(nodes).into_iter().filter(|&input| input != value).collect();
+        let made = |value: Value| self.flow.g.def_node(value).is_some_and(|def| nodes.contains(&def));
+        let is_new = |value: &Value| self.flow.count(*value) > 1 && !known.contains(value) && !made(*value);
+        self.flow.inputs(part).into_iter().filter(is_new).count() <= 1
     }
 
-    /// Whether the cluster with one more node is a product with an elementwise epilogue.
-    fn is_epilogue(&self, product: Value, nodes: &[Node], node: Node) -> bool {
-        let mut with = [nodes, &[node]].concat();
+    /// Whether the cluster with more nodes is a product with an elementwise epilogue.
+    fn is_epilogue(&self, product: Value, nodes: &[Node], more: &[Node]) -> bool {
+        let mut with = [nodes, more].concat();
         with.sort_unstable();
         let (inputs, results) = (self.flow.inputs(&with), self.flow.results(&with));
-        if inputs.len() + results.len() > MOST_TENSORS {
+        if with.len() > MOST_NODES || inputs.len() + results.len() > MOST_TENSORS {
             return false;
         }
         let mut leaves = vec![Leaf { value: product, operand: PRODUCT }];
@@ -180,19 +203,20 @@ impl<'a> Products<'a> {
         let outputs: Vec<cluster::Output> =
             results.iter().enumerate().map(|(result, &value)| cluster::Output { value, result }).collect();
         cluster::compile(self.flow.m, self.flow.g, &leaves, &outputs).is_ok_and(|program| {
-            let repeats_product = |instr: &Instr| matches!(instr, Instr::Load { operand: PRODUCT, access, .. } if *access != Access::Full);
+            let repeats =
+                |i: &Instr| matches!(i, Instr::Load { operand: PRODUCT, access, .. } if *access != Access::Full);
             program.is_elementwise()
                 && program.elements == self.flow.count(product)
-                && !program.instrs.iter().any(repeats_product)
+                && !program.instrs.iter().any(repeats)
         })
     }
 
-    /// Adds a node where no path leads out of the cluster and back.
-    fn merge(&mut self, nodes: &mut Vec<Node>, node: Node) -> bool {
-        let set = [self.units.of(nodes[0]), self.units.of(node)];
+    /// Adds nodes where no path leads out of the cluster and back.
+    fn merge(&mut self, nodes: &mut Vec<Node>, more: &[Node]) -> bool {
+        let set: Vec<Unit> = nodes[..1].iter().chain(more).map(|&node| self.units.of(node)).collect();
         let Some(merge) = self.units.check(&set) else { return false };
         self.units.apply(merge);
-        nodes.push(node);
+        nodes.extend_from_slice(more);
         nodes.sort_unstable();
         true
     }

@@ -7,6 +7,7 @@
 
 pub mod dot;
 mod flow;
+pub mod loss;
 mod outline;
 pub mod rows;
 mod symmetric;

@@ -17,7 +17,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use cranelift_entity::{EntityRef, PrimaryMap, SecondaryMap};
+use cranelift_entity::{PrimaryMap, SecondaryMap};
 
 use super::flow::{Flow, is_free};
 use crate::ir::{CallKind, Func, Fusion, Graph, Module, Node, Op, Type, Value};
@@ -134,7 +134,7 @@ impl Outliner {
                     r.emit(node, op, args);
                 }
                 Step::Cluster(cluster) => {
-                    let (body, args) = body(flow, cluster);
+                    let (body, args) = body(flow, cluster)?;
                     let types: Vec<Type> = body.results.iter().map(|&v| body.ty(v).clone()).collect();
                     for &arg in &args {
                         make_free(&mut r, &mut made, arg);
@@ -244,11 +244,9 @@ fn order<'a>(flow: &Flow, clusters: &'a [Cluster]) -> Result<Vec<Step<'a>>, Stri
 }
 
 /// The function of a cluster, and the values of the graph that its parameters stand for.
-fn body(flow: &Flow, cluster: &Cluster) -> (Graph, Vec<Value>) {
+fn body(flow: &Flow, cluster: &Cluster) -> Result<(Graph, Vec<Value>), String> {
     let g = flow.g;
     let fills: Vec<Value> = cluster.fills.iter().map(|&i| g.results[i]).collect();
-    // A product reads its operands as they are: a reshape of one stays outside.
-    let as_is = |node: Node| matches!(g.nodes[node].op, Op::Dot { .. }) && cluster.fusion != Fusion::Loss;
     let mut params: Vec<Value> = Vec::new();
     let mut add = |value: Value| {
         let inside = g.def_node(value).is_some_and(|def| cluster.nodes.binary_search(&def).is_ok());
@@ -257,10 +255,15 @@ fn body(flow: &Flow, cluster: &Cluster) -> (Graph, Vec<Value>) {
         }
     };
     for &node in &cluster.nodes {
-        if as_is(node) {
-            g.nodes[node].args.iter().for_each(|&arg| add(arg));
-        } else {
-            flow.operands(node).iter().for_each(|&value| add(value));
+        let data = &g.nodes[node];
+        match &data.op {
+            // A product reads its operands as they are: a reshape of one stays outside. So does what multiplies a gradient.
+            Op::Dot { .. } if cluster.fusion != Fusion::Loss => data.args.iter().for_each(|&arg| add(arg)),
+            Op::CrossEntropyGrad => {
+                flow.base(data.args[0]).into_iter().chain(flow.base(data.args[1])).for_each(&mut add);
+                add(data.args[2]);
+            }
+            _ => flow.operands(node).iter().for_each(|&value| add(value)),
         }
     }
     let mut body = Graph::new(cluster.fusion.name());
@@ -278,10 +281,10 @@ fn body(flow: &Flow, cluster: &Cluster) -> (Graph, Vec<Value>) {
         copy_free(g, &mut body, &mut map, fill);
     }
     for value in cluster.results.iter().chain(&fills) {
-        let value = map.get(value).copied().unwrap_or_else(|| Value::new(0));
-        body.result("", value);
+        let value = map.get(value).ok_or_else(|| format!("{value} is no result of its cluster"))?;
+        body.result("", *value);
     }
-    (body, params)
+    Ok((body, params))
 }
 
 fn copy_free(g: &Graph, body: &mut Graph, map: &mut HashMap<Value, Value>, value: Value) {
