@@ -15,34 +15,32 @@ import torch
 GOLDEN_TOLERANCE = 5e-5
 
 
-def options(description, compiled):
-    """The command line of a statement; `compiled` says whether torch.compile is on unless `--compile` says otherwise."""
+def options(description):
+    """The command line of a statement."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU [2]")
     parser.add_argument("--steps", type=int, default=3, help="steps that are timed [3]")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them [2]")
     parser.add_argument("--sequence", type=int, default=1024, help="tokens of a step, all in one sequence [1024]")
-    parser.add_argument("--compile", choices=["yes", "no"], default="yes" if compiled else "no",
-                        help="run through torch.compile [%(default)s]")
+    parser.add_argument("--compile", action="store_true", help="run through torch.compile, which needs a C++ compiler")
     parser.add_argument("--golden", type=Path, metavar="DIR", help="train a golden run and compare its losses instead")
     return parser.parse_args()
 
 
-def main(description, compiled, make, golden_config):
+def main(description, make):
     """
     Runs a statement's command line.
 
     `make(config, use_compile)` builds a trainer: it has `config` (with `vocab` and `sequence`), `parameters` (name → tensor,
     as the model file names and shapes them), `loss(tokens, targets)` and `step(index, tokens, targets)`, which trains
-    once and returns the loss before the update. `config` is None for the model file's own sizes or what `golden_config`
-    makes of a golden run's.
+    once and returns the loss before the update. `config` holds what differs from the constants of the model file.
     """
-    args = options(description, compiled)
+    args = options(description)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     if args.golden:
-        sys.exit(check_golden(args.golden, lambda config: make(golden_config(config), False)))
-    report = measure(make({"sequence": args.sequence}, args.compile == "yes"), args)
+        sys.exit(check_golden(args.golden, lambda config: make(config, args.compile)))
+    report = measure(make({"sequence": args.sequence}, args.compile), args)
     print(json.dumps(report))
 
 
@@ -64,7 +62,7 @@ def measure(trainer, args):
         "device": "pytorch",
         "version": torch.__version__,
         "threads": torch.get_num_threads(),
-        "compiled": args.compile == "yes",
+        "compiled": args.compile,
         "parameters": sum(p.numel() for p in trainer.parameters.values()),
         "tokens": sequence,
         "tokens_per_second": sequence / ms * 1e3,
@@ -85,7 +83,7 @@ def check_golden(folder, make):
     """Trains the golden run in `folder`; prints each loss beside the expected one. 0 if all agree, else 1."""
     expected = json.loads((folder / "expected.json").read_text())
     config = expected["config"]
-    trainer = make(config)
+    trainer = make(config | {"sequence": config["seq"]})
     for name, value in read_safetensors(folder / "init.safetensors").items():
         trainer.parameters.pop(name).data.copy_(value)
     if trainer.parameters:

