@@ -2,7 +2,7 @@
 
 use mngc_compiler::ir::typing::Stage;
 use mngc_compiler::ir::{Module, print, verify};
-use mngc_compiler::passes::{self, const_fold, cse, dce, inline, rewrite, simplify};
+use mngc_compiler::passes::{self, const_fold, cse, dce, fuse, inline, rewrite, simplify};
 
 use crate::harness;
 
@@ -58,6 +58,21 @@ fn inline_blocks_files() {
 #[test]
 fn inline_small_blocks_files() {
     files("inline_small_blocks", inline::small_blocks);
+}
+
+#[test]
+fn fuse_dot_files() {
+    files("fuse_dot", fuse::dot::run);
+}
+
+#[test]
+fn fuse_rows_files() {
+    files("fuse_rows", fuse::rows::run);
+}
+
+#[test]
+fn fuse_loss_files() {
+    files("fuse_loss", fuse::loss::run);
 }
 
 #[test]
