@@ -8,7 +8,7 @@ use super::frame::{Frame, Source};
 use super::model::Meta;
 use super::stmt::Flow;
 use super::suggest::suggestion;
-use super::value::{Instance, Kind, Template, Tensor, Value};
+use super::value::{Instance, Kind, Template, Tensor, Value, key_part, signature_of};
 use super::{Elab, Fail, Res, fail, fail_help};
 use crate::ir::{self, CallKind};
 
@@ -320,15 +320,9 @@ impl Elab {
             self.tensor(&Value::Tensor(t), span)?;
         }
         let compute = self.frame(span)?.compute;
-        let mut key = format!("{}|{compute}|", instance.signature);
-        for (name, value, _) in &given {
-            if let Some(name) = name {
-                key.push_str(&name.text);
-                key.push('=');
-            }
-            value.signature(&|t| format!("{:?}", self.ty(t)), &mut key);
-            key.push(';');
-        }
+        let mut key = format!("{compute}");
+        key_part(&instance.signature, &mut key);
+        self.arguments_signature(&given, &mut key);
         let meta = match self.memo.get(&key) {
             Some(Some(meta)) => meta.clone(),
             Some(None) => return Err(Fail::Silent),
@@ -347,6 +341,15 @@ impl Elab {
             }
         };
         self.call_meta(&meta, Some(instance), &outer, span)
+    }
+
+    /// The part of a function's key that its arguments are.
+    pub fn arguments_signature(&self, args: &[(Option<ast::Ident>, Value, Span)], out: &mut String) {
+        let each = &mut |(name, value, _): &(Option<ast::Ident>, Value, Span), out: &mut String| {
+            key_part(name.as_ref().map_or("", |n| &n.text), out);
+            value.signature(&|t| format!("{:?}", self.ty(t)), out);
+        };
+        signature_of('A', args, each, out);
     }
 
     /// Stages the call of a function that was made before.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mngc_dsl::{Diagnostic, Span, ast};
 
 use super::stmt::{Flow, misplaced};
-use super::value::{Init, Instance, Kind, Template, Value};
+use super::value::{Init, Instance, Kind, Template, Value, key_part, signature_of};
 use super::{Elab, Fail, Res, fail, fail_help};
 use crate::ir::{self, DType, Distribution, F64, Op, Slot, SlotData, SlotRole, Type};
 
@@ -232,10 +232,11 @@ impl Elab {
                 );
             }
         };
-        let mut signature = format!("{:p}(", Rc::as_ptr(block));
+        let mut signature = format!("{:p}", Rc::as_ptr(block));
         self.declared.owners.push(Owner { prefix: prefix.to_string(), slots: Vec::new() });
         let result = self.isolated(|s| {
             for (name, value) in &args {
+                key_part(name, &mut signature);
                 value.signature(&|_| String::new(), &mut signature);
                 s.bind(name, value.clone(), Kind::Fixed, block.name.span);
             }
@@ -256,8 +257,7 @@ impl Elab {
         let owner = self.declared.owners.pop();
         let members = result?;
         for (name, value) in &members {
-            signature.push_str(name);
-            signature.push(':');
+            key_part(name, &mut signature);
             self.member_signature(value, &mut signature);
         }
         let slots = owner.map(|o| o.slots).unwrap_or_default();
@@ -267,13 +267,16 @@ impl Elab {
     /// As `Value::signature`, but parameters stand for their types.
     fn member_signature(&self, value: &Value, out: &mut String) {
         match value {
-            Value::Param(slot) => out.push_str(&format!("P{:?}{:?}", self.m.slots[*slot].ty, self.typed.get(slot))),
-            Value::Instance(i) => out.push_str(&i.signature),
-            Value::List(items) | Value::Tuple(items) => {
-                out.push('[');
-                items.iter().for_each(|v| self.member_signature(v, out));
-                out.push(']');
+            Value::Param(slot) => {
+                out.push('P');
+                key_part(&format!("{:?} {:?}", self.m.slots[*slot].ty, self.typed.get(slot)), out);
             }
+            Value::Instance(i) => {
+                out.push('i');
+                key_part(&i.signature, out);
+            }
+            Value::List(items) => signature_of('L', items, &mut |v, out| self.member_signature(v, out), out),
+            Value::Tuple(items) => signature_of('U', items, &mut |v, out| self.member_signature(v, out), out),
             other => other.signature(&|_| String::new(), out),
         }
     }

@@ -9,7 +9,7 @@ use super::declare::StateDecl;
 use super::frame::Source;
 use super::model::Meta;
 use super::stmt::Flow;
-use super::value::{Kind, Tensor, Value};
+use super::value::{Kind, Tensor, Value, key_part};
 use super::{Elab, Fail, Res, fail, fail_help};
 use crate::ir::{self, DType, Op, Type};
 
@@ -31,14 +31,9 @@ impl Elab {
         hyper: &[(Option<ast::Ident>, Value, Span)],
         span: Span,
     ) -> Res<Rc<OptimizerFn>> {
-        let mut key = format!("{:p}|{w:?}|", Rc::as_ptr(opt));
-        for (name, value, _) in hyper {
-            if let Some(name) = name {
-                key.push_str(&name.text);
-            }
-            value.signature(&|t| format!("{:?}", self.ty(t)), &mut key);
-            key.push(';');
-        }
+        let mut key = format!("{:p}", Rc::as_ptr(opt));
+        key_part(&format!("{w:?}"), &mut key);
+        self.arguments_signature(hyper, &mut key);
         match self.optimizer_fns.get(&key) {
             Some(Some(made)) => return Ok(made.clone()),
             Some(None) => return Err(Fail::Silent),

@@ -172,45 +172,56 @@ impl Value {
         }
     }
 
-    /// A short text that is equal for values which elaborate alike. Tensors stand for their types.
+    /// A text that is equal for values which elaborate alike, and for no others. Tensors stand for their types. It ends where
+    /// it says that it ends, so that texts may follow each other.
     pub fn signature(&self, ty: &dyn Fn(Tensor) -> String, out: &mut String) {
-        use std::fmt::Write;
-        let mut list = |tag: &str, items: &[Value]| {
-            out.push_str(tag);
-            for item in items {
-                item.signature(ty, out);
-                out.push(',');
-            }
-            out.push(')');
-        };
-        // Writing to a string cannot fail.
-        _ = match self {
-            Value::List(items) => return list("L(", items),
-            Value::Tuple(items) => return list("U(", items),
+        match self {
+            Value::List(items) => signature_of('L', items, &mut |v, out| v.signature(ty, out), out),
+            Value::Tuple(items) => signature_of('U', items, &mut |v, out| v.signature(ty, out), out),
             Value::Record(fields) => {
-                for (name, value) in fields.iter() {
-                    _ = write!(out, "{name}:");
+                let field = &mut |(name, value): &(String, Value), out: &mut String| {
+                    key_part(name, out);
                     value.signature(ty, out);
-                }
-                Ok(())
+                };
+                signature_of('R', fields, field, out);
             }
-            Value::Tensor(t) => write!(out, "T{}{:?}", ty(*t), t.storage),
+            Value::Tensor(t) => {
+                out.push('T');
+                key_part(&format!("{} {:?}", ty(*t), t.storage), out);
+            }
             Value::Mask(mask) => {
-                _ = write!(out, "M{}", mask.causal);
-                if let Some(docs) = mask.documents {
-                    _ = write!(out, "d{}", ty(docs));
-                }
-                if let Some(window) = &mask.window {
-                    window.signature(ty, out);
-                }
-                Ok(())
+                out.push_str(if mask.causal { "Mc" } else { "Ma" });
+                key_part(&mask.documents.map_or(String::new(), |t| ty(t)), out);
+                signature_of('W', mask.window.as_slice(), &mut |w, out| w.signature(ty, out), out);
             }
-            Value::Fn(f) => write!(out, "F{:p}", Rc::as_ptr(f)),
-            Value::Block(t) => write!(out, "B{:p}", Rc::as_ptr(t)),
-            Value::Instance(i) => write!(out, "I{}{:?}", i.signature, i.slots),
-            Value::Num(x, tag) => write!(out, "N{:x}{tag:?}", x.to_bits()),
-            other => write!(out, "{other:?}"),
-        };
+            // What the file declares lives as long as the elaborator: its address is its name.
+            Value::Fn(f) => {
+                out.push('F');
+                key_part(&format!("{:p}", Rc::as_ptr(f)), out);
+            }
+            Value::Block(template) => {
+                out.push(if template.args.is_some() { 'B' } else { 'b' });
+                key_part(&format!("{:p}", Rc::as_ptr(&template.block)), out);
+                let arg = &mut |(name, value): &(String, Value), out: &mut String| {
+                    key_part(name, out);
+                    value.signature(ty, out);
+                };
+                signature_of('A', template.args.as_deref().unwrap_or_default(), arg, out);
+            }
+            Value::Instance(i) => {
+                out.push('I');
+                key_part(&i.signature, out);
+                key_part(&format!("{:?}", i.slots), out);
+            }
+            Value::Num(x, tag) => {
+                out.push('N');
+                key_part(&format!("{:x} {tag:?}", x.to_bits()), out);
+            }
+            other => {
+                out.push('V');
+                key_part(&format!("{other:?}"), out);
+            }
+        }
     }
 
     /// Replaces every tensor; the order of visits is the order of `tensors`.
@@ -242,6 +253,17 @@ impl Value {
     }
 }
 
+/// A part of a key, with its length before it: whatever it holds, it cannot be taken for the next part.
+pub(crate) fn key_part(text: &str, out: &mut String) {
+    out.push_str(&format!("{}:{text}", text.len()));
+}
+
+/// How many there are, then each of them.
+pub(crate) fn signature_of<T>(tag: char, items: &[T], each: &mut dyn FnMut(&T, &mut String), out: &mut String) {
+    out.push_str(&format!("{tag}{}:", items.len()));
+    items.iter().for_each(|item| each(item, out));
+}
+
 /// What a name may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -258,4 +280,65 @@ pub(crate) struct Binding {
     pub kind: Kind,
     pub used: bool,
     pub span: Span,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Few values of each kind, so that equal ones meet, with names that look like parts of keys.
+    fn value() -> impl Strategy<Value = Value> {
+        let word = prop::sample::select(vec!["", "a", "1", "a:1", "N0", "1:a", "L1:"]);
+        let leaf = prop_oneof![
+            Just(Value::None),
+            any::<bool>().prop_map(Value::Bool),
+            (0..2).prop_map(|x| Value::num(f64::from(x))),
+            word.clone().prop_map(|tag| Value::Num(0.0, Some(Tag::Named(tag.into())))),
+            word.clone().prop_map(|text| Value::Str(text.into())),
+            (0..2i64).prop_map(|end| Value::Range(0, end)),
+        ];
+        leaf.prop_recursive(3, 12, 3, move |inner| {
+            let named = prop::collection::vec((word.clone().prop_map(str::to_string), inner.clone()), 0..3);
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::list),
+                prop::collection::vec(inner.clone(), 0..3).prop_map(|items| Value::Tuple(Rc::new(items))),
+                named.prop_map(|fields| Value::Record(Rc::new(fields))),
+            ]
+        })
+    }
+
+    proptest! {
+        /// One value after the other, as the arguments of a call are.
+        #[test]
+        fn keys_are_equal_for_equal_values_only(
+            a in prop::collection::vec(value(), 0..3),
+            b in prop::collection::vec(value(), 0..3),
+        ) {
+            let key = |values: &[Value]| {
+                let mut out = String::new();
+                values.iter().for_each(|v| v.signature(&|_| String::new(), &mut out));
+                out
+            };
+            prop_assert_eq!(key(&a) == key(&b), format!("{a:?}") == format!("{b:?}"), "{:?} and {:?}", a, b);
+        }
+    }
+
+    #[test]
+    fn a_record_ends() {
+        let record = |fields: &[(&str, f64)]| {
+            Value::Record(Rc::new(fields.iter().map(|(n, x)| (n.to_string(), Value::num(*x))).collect()))
+        };
+        let key = |values: &[Value]| {
+            let mut out = String::new();
+            values.iter().for_each(|v| v.signature(&|_| String::new(), &mut out));
+            out
+        };
+        let split = |n: usize| {
+            let fields = [("a", 1.0), ("b", 2.0)];
+            key(&[record(&fields[..n]), record(&fields[n..])])
+        };
+        assert_ne!(split(0), split(1));
+        assert_ne!(split(1), split(2));
+    }
 }
