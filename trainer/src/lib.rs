@@ -10,6 +10,7 @@ pub mod event;
 pub mod files;
 pub mod folder;
 pub mod plan;
+pub mod tokenizer;
 pub mod train;
 pub mod weights;
 
