@@ -82,6 +82,30 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// Memory that the system does not give.
+    #[error("no memory for {bytes} bytes")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// Threads that the system does not give.
+    #[error("no threads: {0}")]
+    Threads(String),
+    /// A launch that no kernel can run: the plan does not belong to the module, or was not verified.
+    #[error("entry {}, launch {launch} `{name}`: {fault}", Shown(entry))]
+    Launch {
+        /// The entry.
+        entry: EntryKey,
+        /// Which launch, by position.
+        launch: usize,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// A plan that does not keep what it promises.
+    #[error("{0}")]
+    Plan(String),
     /// A function id that is not in the module.
     #[error("the program has no function {0}")]
     NoFunc(Func),

@@ -4,12 +4,14 @@
 //! backends are compared with it. All of them stand behind [`Backend`].
 
 pub mod backend;
+pub mod cpu;
 pub mod error;
 pub mod reference;
 pub mod round;
 pub mod tensor;
 
 pub use backend::{Backend, KernelTime};
+pub use cpu::Cpu;
 pub use error::{Error, Result};
 pub use reference::{Context, Precision, Reference, evaluate};
 pub use tensor::{Data, Format, Tensor};

@@ -31,7 +31,7 @@ mod layout;
 mod norm;
 mod ops;
 mod parallel;
-mod random;
+pub(crate) mod random;
 mod reduce;
 mod rope;
 mod softmax;

@@ -6,22 +6,38 @@ use mngc_compiler::ir::Distribution;
 
 use super::parallel;
 
+/// The numbers that a `random` op draws in one step of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    distribution: Distribution,
+    key: u64,
+    step: u64,
+}
+
+impl Stream {
+    /// Those of the op called `name`.
+    pub fn new(distribution: Distribution, seed: u64, name: &str, step: u64) -> Stream {
+        Stream { distribution, key: stream_key(seed, name), step }
+    }
+
+    /// Number `index`, not yet rounded.
+    pub fn number(&self, index: usize) -> f64 {
+        let [w0, w1, ..] = philox(halves(self.key), [halves(index as u64), halves(self.step)]);
+        match self.distribution {
+            Distribution::Uniform(low, high) => low.0 + (high.0 - low.0) * (f64::from(w0 >> 8) / f64::from(1 << 24)),
+            Distribution::Normal(mean, deviation) => {
+                let whole = 4_294_967_296.0;
+                let (u, v) = ((f64::from(w0) + 1.0) / whole, f64::from(w1) / whole);
+                mean.0 + deviation.0 * ((-2.0 * u.ln()).sqrt() * (TAU * v).cos())
+            }
+        }
+    }
+}
+
 /// `n` numbers of the stream `name`.
 pub fn draw(distribution: Distribution, seed: u64, name: &str, step: u64, n: usize) -> Vec<f64> {
-    let key = stream_key(seed, name);
-    let words = |index: usize| philox(halves(key), [halves(index as u64), halves(step)]);
-    match distribution {
-        Distribution::Uniform(low, high) => parallel::indices(n, 1, |index| {
-            let [w0, ..] = words(index);
-            low.0 + (high.0 - low.0) * (f64::from(w0 >> 8) / f64::from(1 << 24))
-        }),
-        Distribution::Normal(mean, deviation) => parallel::indices(n, 1, |index| {
-            let [w0, w1, ..] = words(index);
-            let whole = 4_294_967_296.0;
-            let (u, v) = ((f64::from(w0) + 1.0) / whole, f64::from(w1) / whole);
-            mean.0 + deviation.0 * ((-2.0 * u.ln()).sqrt() * (TAU * v).cos())
-        }),
-    }
+    let stream = Stream::new(distribution, seed, name, step);
+    parallel::indices(n, 1, |index| stream.number(index))
 }
 
 /// FNV-1a of the seed and the name.

@@ -1,0 +1,368 @@
+//! Head, cross-entropy and their gradients, a chunk of rows at a time: never all logits.
+//!
+//! For each chunk: z by panels of classes, each handed to the logits' program; then row by row the loss, and the
+//! gradient of z in the place of z; then dx from slices of classes, added up in order, and dw by panels of classes.
+
+use mngc_compiler::ir::DType;
+use mngc_compiler::schedule::kernel::{HANDED_ON, LossGradient, LossKernel, PRODUCT, Strides};
+use mngc_compiler::schedule::rows::{Access, Instr, RowProgram, Src};
+
+use super::check::{self, ensure};
+use super::context::{Context, Need, part, tasks};
+use super::dot::{Grid, as_f32};
+use super::gemm::{Matrix, gemm};
+use super::memory::Region;
+use super::rows::{Handed, Rows};
+use super::{convert, fold};
+
+/// Logits of a chunk: so many of them at most, but at least [`LEAST_ROWS`] rows.
+const CHUNK: usize = 1 << 24;
+const LEAST_ROWS: usize = 16;
+/// Classes of a slice of dx.
+const SLICE: usize = 4096;
+/// Elements that a gradient program runs on at once.
+const TILE: usize = 2048;
+
+/// A loss made ready to run.
+#[derive(Debug)]
+pub struct Loss {
+    kernel: LossKernel,
+    logits: Rows,
+    gradient: Option<Rows>,
+    /// Whether logits are z itself.
+    is_plain: bool,
+    /// Rows of a chunk.
+    chunk: usize,
+    layout: Shared,
+}
+
+/// Where things begin in the shared memory, in floats.
+#[derive(Debug, Default)]
+struct Shared {
+    x: usize,
+    w: usize,
+    z: usize,
+    logits: usize,
+    dx: usize,
+    dw: usize,
+    end: usize,
+}
+
+impl Loss {
+    /// Checks a loss against its operands and results.
+    pub fn new(kernel: &LossKernel, args: &[Region], results: &[Region]) -> Result<Loss, String> {
+        let LossKernel { rows, n, k, .. } = *kernel;
+        let [Some(x), Some(w), Some(targets)] = [args.first(), args.get(1), args.get(2)] else {
+            return Err("a loss has three operands".into());
+        };
+        check::matrix("x", Strides { batch: 0, row: k, inner: 1 }, [1, rows, k], x)?;
+        check::matrix("w", kernel.w, [1, n, k], w)?;
+        ensure(targets.dtype() == DType::I32 && targets.len() == rows, || format!("{rows} targets"))?;
+        let f32s = |r: Option<&Region>, len: usize| r.is_some_and(|r| r.dtype() == DType::F32 && r.len() == len);
+        ensure(f32s(results.get(kernel.loss), rows), || format!("{rows} losses"))?;
+        let fits = |p: &RowProgram| ensure(p.is_elementwise() && p.elements == rows * n, || "not elementwise".into());
+        fits(&kernel.logits)?;
+        let mut gradient = None;
+        if let Some(g) = &kernel.gradient {
+            fits(&g.program)?;
+            ensure(f32s(args.get(g.dy), rows) || f32s(args.get(g.dy), 1), || format!("{rows} or one dy"))?;
+            let holds = |r: usize, len: usize| results.get(r).is_some_and(|r| r.len() == len && r.dtype().is_float());
+            ensure(g.dx.is_none_or(|dx| holds(dx, rows * k)), || "dx has the sizes of x".into())?;
+            ensure(g.dw.is_none_or(|dw| holds(dw, n * k)), || "dw has the sizes of w".into())?;
+            ensure(g.accumulate.is_none_or(|a| f32s(args.get(a), n * k)), || "dw is added to f32".into())?;
+            gradient = Some(Rows::new(&g.program, args, results)?);
+        }
+        let chunk = (CHUNK / n.max(1)).max(LEAST_ROWS);
+        let chunk = rows.div_ceil(rows.div_ceil(chunk).max(1)).next_multiple_of(LEAST_ROWS).min(rows.max(1));
+        let is_plain = is_plain(&kernel.logits);
+        let mut at = 0;
+        let mut take = |len: usize| {
+            at += len;
+            at - len
+        };
+        let copy = |r: &Region| if r.dtype() == DType::F32 { 0 } else { r.len() };
+        let g = kernel.gradient.as_ref();
+        let narrow = |r: usize| results[r].dtype() != DType::F32;
+        let layout = Shared {
+            x: take(copy(x)),
+            w: take(copy(w)),
+            z: take(chunk * n),
+            logits: take(if is_plain { 0 } else { chunk * n }),
+            dx: take(if g.is_some_and(|g| g.dx.is_some()) { n.div_ceil(SLICE) * chunk * k } else { 0 }),
+            dw: take(if g.and_then(|g| g.dw).is_some_and(narrow) { n * k } else { 0 }),
+            end: at,
+        };
+        let logits = Rows::new(&kernel.logits, args, results)?;
+        Ok(Loss { kernel: kernel.clone(), logits, gradient, is_plain, chunk, layout })
+    }
+
+    /// What it needs.
+    pub fn need(&self) -> Need {
+        let program = self.logits.words().max(self.gradient.as_ref().map_or(0, Rows::words));
+        Need { shared: self.layout.end * 4, scratch: (2 * TILE + program) * 4 }
+    }
+
+    /// Runs it.
+    pub fn run(&self, ctx: &Context, args: &[Region], results: &[Region]) {
+        let x = as_f32(ctx, &args[0], self.layout.x);
+        let w = as_f32(ctx, &args[1], self.layout.w);
+        for first in (0..self.kernel.rows).step_by(self.chunk.max(1)) {
+            let rows = self.chunk.min(self.kernel.rows - first);
+            self.products(ctx, &x, &w, first, rows, args, results);
+            self.losses(ctx, first, rows, args, results);
+            let Some(g) = &self.kernel.gradient else { continue };
+            if let Some(dx) = g.dx {
+                self.dx(ctx, &w, first, rows, &results[dx]);
+            }
+            if let Some(dw) = g.dw {
+                self.dw(ctx, &x, first, rows, args, &results[dw], g);
+            }
+        }
+        if let Some(LossGradient { dw: Some(dw), .. }) = self.kernel.gradient {
+            self.round_dw(ctx, &results[dw]);
+        }
+    }
+
+    fn z(&self, ctx: &Context) -> Region {
+        ctx.shared(self.layout.z, self.chunk * self.kernel.n)
+    }
+
+    fn logits(&self, ctx: &Context) -> Region {
+        if self.is_plain { self.z(ctx) } else { ctx.shared(self.layout.logits, self.chunk * self.kernel.n) }
+    }
+
+    /// z = x·wᵀ and the logits of a chunk.
+    fn products(
+        &self,
+        ctx: &Context,
+        x: &Region,
+        w: &Region,
+        first: usize,
+        rows: usize,
+        args: &[Region],
+        results: &[Region],
+    ) {
+        let LossKernel { n, k, w: strides, .. } = self.kernel;
+        let (z, logits) = (self.z(ctx), self.logits(ctx));
+        let grid = Grid::new(rows, n, [512, 2048]);
+        ctx.each(grid.panels(), |task| {
+            let (top, left, height, width) = grid.panel(task, rows, n);
+            let a = Matrix { start: x.address((first + top) * k), row: k, column: 1 };
+            let b = Matrix { start: w.address(0), row: strides.row, column: strides.inner }.at(left, 0).transposed();
+            let c = Matrix { start: z.address(top * n + left), row: n, column: 1 };
+            // SAFETY: operands were checked, and this panel of z is this task's.
+            unsafe { gemm([height, width, k], 1.0, a, b, false, c) };
+            if self.is_plain {
+                return;
+            }
+            ctx.scratch(|words| {
+                for row in top..top + height {
+                    let at = row * n + left;
+                    // SAFETY: this panel of z and of the logits is this task's.
+                    let (product, result) = unsafe {
+                        (z.part(at..at + width).slice::<f32>(), logits.part(at..at + width).slice_mut::<f32>())
+                    };
+                    let handed = &mut Handed { product, result, gradient: &[] };
+                    self.logits.run_range(words, first * n + at, width, args, results, handed);
+                }
+            });
+        });
+    }
+
+    /// The loss of each row of a chunk, and dz in the place of z.
+    fn losses(&self, ctx: &Context, first: usize, rows: usize, args: &[Region], results: &[Region]) {
+        let n = self.kernel.n;
+        let (z, logits) = (self.z(ctx), self.logits(ctx));
+        let tasks = tasks(rows * n).min(rows);
+        ctx.each(tasks, |task| {
+            for row in part(rows, tasks, task) {
+                // SAFETY: nobody writes the targets, and this row is this task's.
+                let (target, values) = unsafe {
+                    let target = args[2].part(first + row..first + row + 1).slice::<i32>()[0];
+                    (target, logits.part(row * n..(row + 1) * n).slice::<f32>())
+                };
+                let entropy = Entropy::of(values, target);
+                // SAFETY: this element is this task's.
+                unsafe { convert::store(&results[self.kernel.loss], first + row, &[entropy.loss]) };
+                let (Some(g), Some(program)) = (&self.kernel.gradient, &self.gradient) else { continue };
+                let dy = &args[g.dy];
+                let mut factor = [0.0];
+                // SAFETY: nobody writes the operand.
+                unsafe { convert::load(dy, if dy.len() == 1 { 0 } else { first + row }, &mut factor) };
+                ctx.scratch(|words| {
+                    let (tiles, words) = words.split_at_mut(2 * TILE);
+                    let (gradient, result) = bytemuck::cast_slice_mut::<u32, f32>(tiles).split_at_mut(TILE);
+                    for at in (0..n).step_by(TILE) {
+                        let len = TILE.min(n - at);
+                        let gradient = &mut gradient[..len];
+                        // SAFETY: this part of the row is this task's; the slices end before it is written.
+                        let (values, product) = unsafe {
+                            let part = row * n + at..row * n + at + len;
+                            (logits.part(part.clone()).slice::<f32>(), z.part(part).slice::<f32>())
+                        };
+                        entropy.gradient(gradient, values, at, factor[0]);
+                        let handed = &mut Handed { product, gradient, result: &mut result[..len] };
+                        program.run_range(words, (first + row) * n + at, len, args, results, handed);
+                        // SAFETY: as above.
+                        unsafe { convert::store(&z, row * n + at, &result[..len]) };
+                    }
+                });
+            }
+        });
+    }
+
+    /// dx = dz·w of a chunk.
+    fn dx(&self, ctx: &Context, w: &Region, first: usize, rows: usize, result: &Region) {
+        let LossKernel { n, k, w: strides, .. } = self.kernel;
+        let z = self.z(ctx);
+        let slices = n.div_ceil(SLICE);
+        let partial = ctx.shared(self.layout.dx, slices * self.chunk * k);
+        let grid = Grid::new(rows, k, [512, 1024]);
+        ctx.each(slices * grid.panels(), |task| {
+            let (slice, panel) = (task / grid.panels(), task % grid.panels());
+            let (top, left, height, width) = grid.panel(panel, rows, k);
+            let from = slice * SLICE;
+            let a = Matrix { start: z.address(top * n + from), row: n, column: 1 };
+            let b = Matrix { start: w.address(0), row: strides.row, column: strides.inner }.at(from, left);
+            let c = Matrix { start: partial.address((slice * rows + top) * k + left), row: k, column: 1 };
+            // SAFETY: operands were checked, and this panel of the partial sums is this task's.
+            unsafe { gemm([height, width, SLICE.min(n - from)], 1.0, a, b, false, c) };
+        });
+        let tasks = tasks(rows * k);
+        ctx.each(tasks, |task| {
+            let range = part(rows * k, tasks, task);
+            // SAFETY: the range of each slice is this task's, and that of the result.
+            unsafe {
+                let piece = |slice: usize| partial.part(slice * rows * k + range.start..slice * rows * k + range.end);
+                let sums = piece(0).slice_mut::<f32>();
+                (1..slices).for_each(|slice| fold::add(sums, piece(slice).slice::<f32>()));
+                convert::store(result, first * k + range.start, sums);
+            }
+        });
+    }
+
+    /// dw += dzᵀ·x of a chunk.
+    fn dw(
+        &self,
+        ctx: &Context,
+        x: &Region,
+        first: usize,
+        rows: usize,
+        args: &[Region],
+        result: &Region,
+        g: &LossGradient,
+    ) {
+        let LossKernel { n, k, .. } = self.kernel;
+        let z = self.z(ctx);
+        let to = if result.dtype() == DType::F32 { *result } else { ctx.shared(self.layout.dw, n * k) };
+        let before = g.accumulate.map(|operand| args[operand]).filter(|before| !before.same_place(&to));
+        let grid = Grid::new(n, k, [1024, 1024]);
+        ctx.each(grid.panels(), |task| {
+            let (top, left, height, width) = grid.panel(task, n, k);
+            if first == 0
+                && let Some(before) = before
+            {
+                for row in top..top + height {
+                    let at = row * k + left;
+                    // SAFETY: this panel is this task's.
+                    unsafe { convert::load(&before, at, to.part(at..at + width).slice_mut::<f32>()) };
+                }
+            }
+            let a = Matrix { start: z.address(top), row: 1, column: n };
+            let b = Matrix { start: x.address(first * k + left), row: k, column: 1 };
+            let c = Matrix { start: to.address(top * k + left), row: k, column: 1 };
+            // SAFETY: operands were checked, and this panel is this task's.
+            unsafe { gemm([height, width, rows], 1.0, a, b, first > 0 || g.accumulate.is_some(), c) };
+        });
+    }
+
+    /// Rounds the sums of dw to its dtype.
+    fn round_dw(&self, ctx: &Context, result: &Region) {
+        let len = self.kernel.n * self.kernel.k;
+        if result.dtype() == DType::F32 || self.kernel.rows == 0 {
+            return;
+        }
+        let sums = ctx.shared(self.layout.dw, len);
+        let tasks = tasks(len);
+        ctx.each(tasks, |task| {
+            let range = part(len, tasks, task);
+            // SAFETY: each task writes a part of its own.
+            unsafe { convert::store(result, range.start, sums.part(range.clone()).slice::<f32>()) };
+        });
+    }
+}
+
+/// Whether a program hands on the product as it is.
+fn is_plain(p: &RowProgram) -> bool {
+    matches!(p.instrs[..], [
+        Instr::Load { dst, operand: PRODUCT, .. },
+        Instr::Store { result: HANDED_ON, a: Src::Reg(reg), access: Access::Full },
+    ] if dst == reg)
+}
+
+/// The cross-entropy of one row.
+#[derive(Clone, Copy, Debug)]
+pub struct Entropy {
+    /// logsumexp(logits) − logits\[target\]; 0 where the target is out of range.
+    pub loss: f32,
+    top: f32,
+    sum: f32,
+    target: Option<usize>,
+}
+
+impl Entropy {
+    /// Of a row of logits.
+    pub fn of(logits: &[f32], target: i32) -> Entropy {
+        let Some(target) = usize::try_from(target).ok().filter(|&t| t < logits.len()) else {
+            return Entropy { loss: 0.0, top: 0.0, sum: 1.0, target: None };
+        };
+        let top = fold::maximum(logits);
+        if top.is_infinite() {
+            return Entropy { loss: top - logits[target], top, sum: 1.0, target: Some(target) };
+        }
+        let sum = fold::sum_of_exp(logits, top);
+        Entropy { loss: (top - logits[target]) + (f64::from(sum)).ln() as f32, top, sum, target: Some(target) }
+    }
+
+    /// (softmax(logits) − onehot(target))·dy for a part of the row, which begins at column `at`.
+    pub fn gradient(&self, dst: &mut [f32], logits: &[f32], at: usize, dy: f32) {
+        let Some(target) = self.target else { return dst.fill(0.0) };
+        match self.top {
+            f32::NEG_INFINITY => dst.fill(0.0),
+            f32::INFINITY => dst.fill(f32::NAN),
+            top => fold::scaled_exp(dst, logits, top, 1.0 / self.sum),
+        }
+        if let Some(dst) = target.checked_sub(at).and_then(|i| dst.get_mut(i)) {
+            *dst -= 1.0;
+        }
+        fold::scale(dst, dy);
+    }
+}
+
+/// Cross-entropy of whole logits `[rows, n]`, or, with `dy`, its gradient.
+pub fn cross_entropy(ctx: &Context, args: &[Region], result: &Region, n: usize, wants_gradient: bool) {
+    // SAFETY: no launch of this kind works in place.
+    let targets = unsafe { args[1].slice::<i32>() };
+    let tasks = tasks(args[0].len()).min(targets.len().max(1));
+    ctx.each(tasks, |task| {
+        ctx.scratch(|words| {
+            let (logits, gradient) = bytemuck::cast_slice_mut::<u32, f32>(words).split_at_mut(n);
+            for row in part(targets.len(), tasks, task) {
+                // SAFETY: nobody writes operands, and this row of the result is this task's.
+                unsafe {
+                    convert::load(&args[0], row * n, logits);
+                    let entropy = Entropy::of(logits, targets[row]);
+                    if !wants_gradient {
+                        convert::store(result, row, &[entropy.loss]);
+                        continue;
+                    }
+                    let mut dy = [0.0];
+                    convert::load(&args[2], row, &mut dy);
+                    let gradient = &mut gradient[..n];
+                    entropy.gradient(gradient, logits, 0, dy[0]);
+                    convert::store(result, row * n, gradient);
+                }
+            }
+        });
+    });
+}
