@@ -286,6 +286,23 @@ fn finite_step(oracle: &mut Reference, program: &Program, tokens: &[i32], target
     }
 }
 
+/// An initial value that is made of other parameters means their initial values.
+#[test]
+fn initial_values_of_others() {
+    let program = program("tests/files/right/init-of-parameters.mng", &CompileOptions::default());
+    let program = program.unwrap_or_else(|e| panic!("{e}"));
+    let mut oracle = Reference::new(program.module.clone(), 7, Precision::F64);
+    oracle.run(EntryKind::Init.into(), &BTreeMap::new(), 0).expect("initial values");
+    let value = |name: &str| {
+        let (slot, _) = program.module.params().find(|(_, s)| s.name == name).expect("a parameter");
+        oracle.slot(slot).expect("a value").as_floats().expect("floats").to_vec()
+    };
+    let (wte, head, gain) = (value("wte.weight"), value("head.weight"), value("gain"));
+    assert!(wte.iter().all(|x| *x != 0.0));
+    assert_eq!(head, wte.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+    assert_eq!(gain, wte[..gain.len()], "2·w − w");
+}
+
 /// 40 words: the sizes above rely on it.
 #[test]
 fn vocabulary_is_known() {

@@ -111,7 +111,9 @@ impl Elab {
     fn draw(&mut self, slot: Slot, init: &ast::Expr) -> Res<()> {
         let Some(frame) = self.init.take() else { return Err(Fail::Silent) };
         let outer = std::mem::replace(&mut self.frames, vec![frame]);
+        let step = std::mem::replace(&mut self.step, false);
         let result = self.eval(init).and_then(|value| self.initial(slot, value, init.span));
+        self.step = step;
         self.init = self.frames.pop();
         self.frames = outer;
         self.drawn.push((slot, result?));
@@ -121,7 +123,10 @@ impl Elab {
     fn initial(&mut self, slot: Slot, value: Value, span: Span) -> Res<ir::Value> {
         let (name, ty) = (self.m.slots[slot].name.clone(), self.m.slots[slot].ty.clone());
         match value {
-            Value::Init(Init::Constant(x)) | Value::Num(x, _) => Ok(self.build(span)?.full(x, ty)),
+            Value::Init(Init::Constant(x)) | Value::Num(x, _) => {
+                finite(x, "an initial value", span)?;
+                Ok(self.build(span)?.full(x, ty))
+            }
             Value::Init(Init::Normal(mean, deviation)) => {
                 let distribution = Distribution::Normal(F64(mean), F64(deviation));
                 Ok(self.build(span)?.push1(Op::Random { distribution, name }, vec![], ty))
@@ -134,6 +139,7 @@ impl Elab {
                 let mut numbers = Vec::new();
                 let mut sizes = Vec::new();
                 flatten(&value, 0, &mut sizes, &mut numbers, span)?;
+                numbers.iter().try_for_each(|&x| finite(x, "an initial value", span))?;
                 if sizes != self.m.dims.sizes(&ty.dims) {
                     let message = format!("`{name}` is {}, and its initial value has shape {sizes:?}", self.show(&ty));
                     return fail("wrong-length", span, message, "does not fit");
@@ -148,7 +154,10 @@ impl Elab {
                 };
                 Ok(b.reshape(row, &ty.dims))
             }
-            Value::Tensor(_) | Value::Fill(..) => {
+            Value::Tensor(_) | Value::Fill(..) | Value::Param(_) => {
+                if let Value::Fill(_, x) = value {
+                    finite(x, "an initial value", span)?;
+                }
                 let t = self.tensor(&value, span)?;
                 let actual = self.ty(t);
                 if !self.m.dims.same_shape(&actual.dims, &ty.dims) {
@@ -160,13 +169,20 @@ impl Elab {
                 let cast = b.cast(t.v, ty.dtype);
                 Ok(b.reshape(cast, &ty.dims))
             }
+            Value::Host(_) => fail_help(
+                "depends-on-step",
+                span,
+                "an initial value is drawn before the first step",
+                "this depends on `step`",
+                "a number that changes while training stands in the model's body, in an optimizer or in `train`",
+            ),
             Value::Poison => Err(Fail::Silent),
             other => fail_help(
                 "not-an-init",
                 span,
                 format!("{} is no initial value", other.kind()),
                 other.kind(),
-                "zeros, ones, normal(mean, deviation), uniform(bound), a number or a list of numbers are",
+                "zeros, ones, normal(mean, deviation), uniform(bound), a number, a list of numbers or a tensor are",
             ),
         }
     }
@@ -310,6 +326,7 @@ impl Elab {
                     );
                 }
             };
+            finite(fill, "the first value of a state", def.value.span)?;
             let states = self.declared.states.get_or_insert_default();
             if states.iter().any(|s| s.name == def.name.text) {
                 return fail(
@@ -331,6 +348,23 @@ impl Elab {
         }
         Ok(())
     }
+}
+
+/// A number that a run begins or goes on with: one that is none spoils all that it touches.
+pub(crate) fn finite(x: f64, what: &str, span: Span) -> Res<()> {
+    if x.is_finite() {
+        return Ok(());
+    }
+    let help = match x.is_nan() {
+        true => "0 / 0, inf - inf and roots or logarithms of negative numbers give no number",
+        false => "a division by 0 and an overflow give inf",
+    };
+    fail_help("not-finite", span, format!("{what} must be a finite number"), format!("this is {}", shown(x)), help)
+}
+
+/// A number as a file writes it.
+fn shown(x: f64) -> String {
+    if x.is_nan() { "not a number".to_string() } else { x.to_string() }
 }
 
 /// The numbers of nested lists, and their shape.

@@ -37,6 +37,8 @@ pub(crate) struct Frame {
     pub compute: DType,
     /// The block instance that it is the function of.
     pub instance: Option<Rc<Instance>>,
+    /// It draws initial values: a slot is read as what was drawn for it, and there is no step yet.
+    pub initial: bool,
 }
 
 impl Elab {
@@ -51,6 +53,7 @@ impl Elab {
             reads: HashMap::new(),
             compute,
             instance,
+            initial: false,
         }
     }
 
@@ -105,6 +108,11 @@ impl Elab {
     pub fn slot_value(&mut self, slot: Slot, span: Span) -> Res<ir::Value> {
         let data = &self.m.slots[slot];
         let (full, ty) = (data.name.clone(), data.ty.clone());
+        if self.frame(span)?.initial {
+            // One that is missing could not be drawn, which was reported.
+            let drawn = self.drawn.iter().find(|(s, _)| *s == slot).map(|(_, v)| *v);
+            return drawn.ok_or(Fail::Silent);
+        }
         let frame = self.frame(span)?;
         let own = frame.instance.as_ref().and_then(|i| i.slots.iter().position(|&s| s == slot).map(|n| (n, i.clone())));
         match own {
@@ -139,6 +147,15 @@ impl Elab {
         if let Some(x) = expr.constant() {
             return Ok(self.build(span)?.constant(x, DType::F32));
         }
+        if self.frame(span)?.initial {
+            return fail_help(
+                "depends-on-step",
+                span,
+                "an initial value is drawn before the first step",
+                "this depends on `step`",
+                "a number that changes while training stands in the model's body, in an optimizer or in `train`",
+            );
+        }
         self.outside(Source::Scalar(expr.clone()), "scalar", Type::scalar(DType::F32), span)
     }
 
@@ -155,7 +172,10 @@ impl Elab {
                         span,
                         "this tensor belongs to another function",
                         "cannot be used here",
-                        "hand it over as an argument",
+                        match self.frame(span)?.initial {
+                            true => "an initial value is made of numbers and of parameters that are declared before",
+                            false => "hand it over as an argument",
+                        },
                     )
                 }
             }

@@ -45,6 +45,13 @@ impl Elab {
                 let Some(limit) = math::host(limit) else {
                     return fail("not-a-number", *at, "the norm to clip to is a number", limit.kind());
                 };
+                if let Some(x) = limit.constant()
+                    && (x.is_nan() || x <= 0.0)
+                {
+                    let is = if x.is_nan() { "not a number".to_string() } else { x.to_string() };
+                    let help = "1 is usual; `gradients` that are not clipped need no line";
+                    return fail_help("bad-size", *at, "the norm to clip to is above 0", format!("this is {is}"), help);
+                }
                 // PyTorch's clip_grad_norm_: g · min(1, limit / (norm + 1e-6)).
                 let norm = self.global_norm(&g.0, span)?;
                 let limit = self.scalar(&limit, span)?;

@@ -65,12 +65,16 @@ impl Elab {
             if self.step {
                 return Ok(Some(Value::Host(HostExpr::new(HostKind::Step))));
             }
+            let drawing = self.frames.last().is_some_and(|frame| frame.initial);
             return fail_help(
                 "step-here",
                 span,
                 "`step` is known only while training",
-                "not here",
-                "use it in `train`, in an optimizer, or in a function that they call",
+                if drawing { "an initial value is drawn before" } else { "not here" },
+                match drawing {
+                    true => "an initial value is made of numbers and of parameters that are declared before",
+                    false => "use it in `train`, in an optimizer, or in a function that they call",
+                },
             );
         }
         Ok(builtins::constant(name))

@@ -60,7 +60,8 @@ impl Elab {
         };
         let model = self.trained_model(&train, span)?;
         self.m.name = model.name.text.clone();
-        let frame = self.new_frame("init", DType::F32, None);
+        let mut frame = self.new_frame("init", DType::F32, None);
+        frame.initial = true;
         self.init = Some(frame);
         let (size, at) = self.sequence_length(&train, &model, span)?;
         let made = self.instantiate_model(&model, &size, at);
@@ -269,6 +270,14 @@ impl Elab {
                 {
                     return self.train_setting(key, value, settings);
                 }
+                if let Some(update) = updates.first()
+                    && let Some(key) = names(targets).find(|n| n.text == "gradients")
+                {
+                    let message = "`gradients` is changed after an `update` that uses it";
+                    let d = Diagnostic::error("misplaced", key.span, message, "changed here");
+                    let d = d.label(update.span, "takes the gradients as they are before");
+                    return Err(d.help("move this line before the first `update`").into());
+                }
                 let _: Flow = self.exec(stmt)?;
                 Ok(())
             }
@@ -377,6 +386,20 @@ impl Elab {
         }
         Ok(())
     }
+}
+
+/// The names of some patterns.
+fn names(patterns: &[ast::Pattern]) -> impl Iterator<Item = &ast::Ident> {
+    let mut out = Vec::new();
+    let mut work: Vec<&ast::Pattern> = patterns.iter().rev().collect();
+    while let Some(pattern) = work.pop() {
+        match pattern {
+            ast::Pattern::Name(name) => out.push(name),
+            ast::Pattern::Ignore(_) => {}
+            ast::Pattern::Seq(parts, _) => work.extend(parts.iter().rev()),
+        }
+    }
+    out.into_iter()
 }
 
 fn unknown_setting<T>(key: &ast::Ident, keys: &[&str]) -> Res<T> {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use mngc_dsl::{Diagnostic, Span, ast};
 
+use super::declare::finite;
 use super::frame::Source;
 use super::model::Meta;
 use super::suggest::suggestion;
@@ -20,7 +21,7 @@ pub(crate) struct Update {
     optimizer: Rc<ast::Optimizer>,
     args: Vec<(Option<ast::Ident>, Value, Span)>,
     gradients: Rc<Vec<(Slot, ir::Value)>>,
-    span: Span,
+    pub span: Span,
 }
 
 impl Elab {
@@ -45,6 +46,18 @@ impl Elab {
             return Err(d.into());
         };
         let args = self.eval_args(args, span)?.list;
+        for (name, value, at) in &args {
+            let name = name.as_ref().map_or("a hyper-parameter".to_string(), |n| format!("`{}`", n.text));
+            match value {
+                Value::Num(x, _) => finite(*x, &name, *at)?,
+                Value::Host(h) if h.is_condition() => {
+                    let help = "`where(condition, a, b)` chooses between two numbers";
+                    let message = format!("{name} is true or false by the step, not a number");
+                    return fail_help("not-a-number", *at, message, "a condition", help);
+                }
+                _ => {}
+            }
+        }
         let gradients = match self.binding("gradients").map(|b| b.value.clone()) {
             Some(Value::Gradients(g)) => g.0,
             Some(Value::Poison) | None => return Err(Fail::Silent),

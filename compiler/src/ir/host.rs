@@ -75,6 +75,7 @@ host_ops! {
         Tanh = "tanh" => x.tanh(),
         Floor = "floor" => x.floor(),
         Round = "round" => x.round_ties_even(),
+        Trunc = "trunc" => x.trunc(),
         Not = "not" => (x == 0.0) as u8 as f64,
     }
 }
@@ -133,6 +134,18 @@ impl HostExpr {
     /// Whether a program may hold it.
     pub fn is_small(&self) -> bool {
         self.nodes <= MAX_NODES && self.depth <= MAX_DEPTH
+    }
+
+    /// Whether it is 1 or 0 as something holds or not: a comparison, or conditions joined.
+    pub fn is_condition(&self) -> bool {
+        match &self.kind {
+            HostKind::Compare(..)
+            | HostKind::Unary(HostUnary::Not, _)
+            | HostKind::Binary(HostBinary::And | HostBinary::Or, ..) => true,
+            HostKind::Num(_) | HostKind::Step | HostKind::Unary(..) | HostKind::Binary(..) | HostKind::Select(..) => {
+                false
+            }
+        }
     }
 
     /// Its value at a step.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use mngc_dsl::Span;
 
 use super::Given;
+use crate::elaborate::declare::finite;
 use crate::elaborate::math;
 use crate::elaborate::ops::Elementwise;
 use crate::elaborate::value::{Mask, Tensor, Value};
@@ -173,7 +174,10 @@ pub(super) fn rope(e: &mut Elab, g: Given) -> Res<Value> {
     }
     let base = match g.opt(1) {
         None => 10000.0,
-        Some((Value::Num(x, _), _)) if *x > 0.0 => *x,
+        Some((Value::Num(x, _), _)) if *x > 0.0 && x.is_finite() => *x,
+        Some((Value::Num(x, _), at)) => {
+            return fail("bad-size", at, "the base of `rope` is a positive number", format!("this is {x}"));
+        }
         Some((other, at)) => return fail("not-a-number", at, "the base of `rope` is a positive number", other.kind()),
     };
     let dim = ty.dims[axis];
@@ -211,11 +215,12 @@ pub(super) fn within(e: &mut Elab, g: Given) -> Res<Value> {
         _ => false,
     };
     if !ok {
+        let is = if let Value::Num(x, _) = w { format!("this is {x}") } else { w.kind().to_string() };
         return fail_help(
             "bad-size",
             span,
             "a window is a number of at least 1",
-            w.kind(),
+            is,
             "`within(1)` sees the token itself only",
         );
     }
@@ -286,7 +291,10 @@ pub(super) fn attention(e: &mut Elab, g: Given) -> Res<Value> {
     }
     let scale = match g.opt(4) {
         None | Some((Value::None, _)) => 1.0 / (e.m.dims.size(q.dims[2]) as f64).sqrt(),
-        Some((Value::Num(x, _), _)) => *x,
+        Some((Value::Num(x, _), span)) => {
+            finite(*x, "the scale of `attention`", span)?;
+            *x
+        }
         Some((other, span)) => {
             return fail(
                 "not-a-number",

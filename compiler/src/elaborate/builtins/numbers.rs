@@ -5,11 +5,12 @@ use std::rc::Rc;
 use mngc_dsl::Span;
 
 use super::Given;
+use crate::elaborate::declare::finite;
 use crate::elaborate::math;
 use crate::elaborate::ops::{Elementwise, is_tensor};
 use crate::elaborate::value::{Init, Value};
 use crate::elaborate::{Elab, Res, fail, fail_help};
-use crate::ir::{BinaryOp, DType, HostBinary, HostUnary, UnaryOp};
+use crate::ir::{BinaryOp, CompareOp, DType, HostBinary, HostExpr, HostUnary, UnaryOp};
 
 pub(super) fn unary(e: &mut Elab, g: Given) -> Res<Value> {
     let (x, span) = g.pair(0);
@@ -170,12 +171,22 @@ pub(super) fn cast(e: &mut Elab, g: Given) -> Res<Value> {
     let (x, span) = g.pair(0);
     let (d, at) = g.get(1);
     let dtype = e.as_dtype(d, at)?;
+    // Numbers have no dtype: only what it can hold of them counts.
+    let number = |v: f64| match dtype {
+        DType::I32 => Value::num(v.trunc()),
+        DType::Bool => Value::Bool(v != 0.0),
+        _ => Value::num(v),
+    };
     match &x {
-        Value::Num(v, _) => {
-            let value = if dtype == DType::I32 { v.trunc() } else { *v };
-            return Ok(Value::num(value));
+        Value::Num(v, _) => return Ok(number(*v)),
+        Value::Bool(b) => return Ok(number(f64::from(u8::from(*b)))),
+        Value::Host(h) => {
+            return Ok(match dtype {
+                DType::I32 => math::unary(HostUnary::Trunc, h),
+                DType::Bool => math::compare(CompareOp::Ne, h, &HostExpr::num(0.0)),
+                _ => x,
+            });
         }
-        Value::Host(_) => return Ok(x),
         // A slot that is cast is read as it is stored: one rounding, not two.
         Value::Param(slot) => {
             let v = e.slot_value(*slot, span)?;
@@ -254,7 +265,7 @@ pub(super) fn zip(_: &mut Elab, g: Given) -> Res<Value> {
 /// `uniform(bound)`, `uniform(low, high)`, `normal(mean, deviation)`.
 pub(super) fn distribution(_: &mut Elab, g: Given) -> Res<Value> {
     let number = |i: usize| match g.get(i) {
-        (Value::Num(x, _), _) if x.is_finite() => Ok(*x),
+        (Value::Num(x, _), span) => finite(*x, &format!("what `{}` draws from", g.name), span).map(|()| *x),
         (other, span) => fail(
             "not-a-number",
             span,
