@@ -2,7 +2,8 @@
 models/gpt2-classic.mng in plain PyTorch, f32: the training step that mngc is measured beside.
 
 Where PyTorch offers several ways, the fastest found on two cores is used, so that the comparison is fair: products and
-biases by addmm, the causal scaled_dot_product_attention, fused layer norms, torch.optim.AdamW(fused=True). torch.compile (--compile) takes 2 % off the processor time of a step.
+biases by addmm, the causal scaled_dot_product_attention, fused layer norms, torch.optim.AdamW(fused=True).
+torch.compile (--compile) takes 2 % off the processor time of a step.
 """
 
 import math

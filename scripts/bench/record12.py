@@ -19,8 +19,8 @@ import measure
 
 # The constants of models/gpt2.mng.
 CONFIG = {
-    "model": "gpt2", "vocab": 50304, "layers": 12, "heads": 6, "dim": 768, "window": 1024, "eot": 50256, "softcap": 30.0,
-    "rope_base": 10000.0, "eps": 0.0078125, "sequence": 65536, "steps": 1875, "warmdown": 562,
+    "model": "gpt2", "vocab": 50304, "layers": 12, "heads": 6, "dim": 768, "window": 1024, "eot": 50256,
+    "softcap": 30.0, "rope_base": 10000.0, "eps": 0.0078125, "sequence": 65536, "steps": 1875, "warmdown": 562,
     "lr_embed": 0.6, "lr_head": 0.008, "lr_matrix": 0.04, "lr_scalar": 0.04,
 }
 
