@@ -31,9 +31,10 @@ def main(description, make):
     """
     Runs a statement's command line.
 
-    `make(config, use_compile)` builds a trainer: it has `config` (with `vocab` and `sequence`), `parameters`
-    (name → tensor, as the model file names and shapes them), `loss(tokens, targets)` and `step(index, tokens, targets)`, which trains
-    once and returns the loss before the update. `config` holds what differs from the constants of the model file.
+    `make(config, use_compile)` builds a trainer: it has `config` (with `vocab` and `sequence`), `parameters` (name →
+    tensor, as the model file names and shapes them), `loss(tokens, targets)` and `step(index, tokens, targets)`,
+    which trains once and returns the loss before the update. `config` holds what differs from the constants of the
+    model file.
     """
     args = options(description)
     torch.set_num_threads(args.threads)
