@@ -2,6 +2,7 @@
 
 mod bench;
 mod compile;
+mod data;
 mod fmt;
 mod graph;
 mod run;
@@ -33,6 +34,7 @@ Examples:
   mngc compile gpt2 --timings              what the compiler makes of it
   mngc bench step                          how fast gpt2 trains here
   mngc graph gpt2-mini -o gpt2.svg         a picture of the training step
+  mngc data encode books/*.txt -o data/books    text to token shards
   mngc fmt *.mng                           format model files";
 
 /// One subcommand each.
@@ -46,6 +48,8 @@ pub enum Command {
     Bench(bench::Bench),
     /// Draw a program's graph as DOT or SVG
     Graph(graph::Graph),
+    /// Encode text to token shards, and look into shards
+    Data(data::Data),
     /// Format model files
     Fmt(fmt::Fmt),
 }
@@ -57,6 +61,7 @@ impl Command {
             Command::Run(run) => run.json,
             Command::Compile(compile) => compile.json,
             Command::Bench(bench) => bench.json(),
+            Command::Data(data) => data.json(),
             Command::Graph(_) | Command::Fmt(_) => false,
         }
     }
@@ -67,6 +72,7 @@ impl Command {
             Command::Run(run) => run.run(),
             Command::Compile(compile) => compile.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Data(data) => data.run(),
             Command::Graph(graph) => graph.run(),
             Command::Fmt(fmt) => fmt.run(color),
         }

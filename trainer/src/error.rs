@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use mngc_compiler::ir::EntryKind;
 
+use crate::data::encode::TextFault;
+
 /// The result of anything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -52,6 +54,22 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         fault: ShardFault,
+    },
+    /// A text file that cannot be encoded.
+    #[error("{}: {fault}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: TextFault,
+    },
+    /// Shards that would be overwritten.
+    #[error("{} holds shards named {name}_… already: choose another folder or name, or replace them with --force", folder.display())]
+    ShardsExist {
+        /// The folder.
+        folder: PathBuf,
+        /// What their names begin with.
+        name: String,
     },
     /// The shards hold fewer tokens than the run reads.
     #[error("{found} tokens of {what} data match `{pattern}`, but {needed} are needed ({reason})")]

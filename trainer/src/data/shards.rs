@@ -14,7 +14,8 @@ use crate::error::{Error, Result, ShardFault};
 
 const MAGIC: i32 = 20240520;
 const VERSION: i32 = 1;
-const HEADER_BYTES: usize = 256 * 4;
+/// Bytes before the first token.
+pub(super) const HEADER_BYTES: usize = 256 * 4;
 const TOKEN_BYTES: usize = 2;
 
 /// The token stream of some shards.
@@ -23,8 +24,9 @@ pub struct Shards {
     shards: Vec<Shard>,
 }
 
+/// One file.
 #[derive(Debug)]
-struct Shard {
+pub(super) struct Shard {
     path: PathBuf,
     map: Mmap,
     /// Position of the first token in the stream.
@@ -39,8 +41,7 @@ impl Shards {
         let mut shards = Vec::new();
         let mut start = 0;
         for path in paths(what, pattern)? {
-            let map = map(&path)?;
-            let shard = Shard { path, map, start };
+            let shard = Shard { start, ..Shard::open(&path)? };
             start += shard.len();
             shards.push(shard);
         }
@@ -98,9 +99,29 @@ impl Shards {
 }
 
 impl Shard {
-    fn len(&self) -> u64 {
+    /// A file as a stream of its own. Fails where it is no whole shard.
+    pub(super) fn open(path: &Path) -> Result<Shard> {
+        Ok(Shard { path: path.to_path_buf(), map: map(path)?, start: 0 })
+    }
+
+    /// Tokens in the file.
+    pub(super) fn len(&self) -> u64 {
         ((self.map.len() - HEADER_BYTES) / TOKEN_BYTES) as u64
     }
+
+    /// All of them.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = u16> {
+        tokens(&self.map[HEADER_BYTES..])
+    }
+}
+
+/// The header of a shard of so many tokens, below 2^31.
+pub(super) fn header(tokens: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    for (word, value) in header.chunks_exact_mut(4).zip([MAGIC, VERSION, tokens as i32]) {
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    header
 }
 
 fn tokens(bytes: &[u8]) -> impl Iterator<Item = u16> {
@@ -108,7 +129,8 @@ fn tokens(bytes: &[u8]) -> impl Iterator<Item = u16> {
     pairs.iter().map(|&pair| u16::from_le_bytes(pair))
 }
 
-fn paths(what: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
+/// The files that a pattern names, sorted: one file, or a glob. `what` is for messages.
+pub(super) fn paths(what: &'static str, pattern: &str) -> Result<Vec<PathBuf>> {
     // A file whose name has a bracket or a star in it is still that file.
     if Path::new(pattern).is_file() {
         return Ok(vec![pattern.into()]);

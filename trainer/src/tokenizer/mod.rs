@@ -161,6 +161,8 @@ mod tests {
         #[test]
         fn a_text_may_be_cut_between_pieces(text in tricky(), at in 0usize..200) {
             let limit = text.floor_char_boundary(at.min(text.len()));
+            // As by a reader that has come so far and one that has all of it.
+            prop_assert!(gpt2().classes().last_cut(&text[..limit], limit) <= gpt2().classes().last_cut(&text, limit));
             if let Some(cut) = gpt2().classes().last_cut(&text, limit) {
                 prop_assert!(0 < cut && cut <= limit);
                 let parts = [encode(&text[..cut]), encode(&text[cut..])].concat();

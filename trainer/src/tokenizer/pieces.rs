@@ -65,23 +65,24 @@ impl Classes {
         if run == text.len() || run == last { run } else { run - last }
     }
 
-    /// The last place up to `limit` at which a text can be cut so that the parts have the same tokens as the whole; none
-    /// where there is no such place after the start. `limit` is on a boundary between characters.
+    /// The last place up to `limit` at which a text that may go on can be cut, so that the parts have the same tokens as
+    /// the whole; none where there is no such place after the start. `limit` is on a boundary between characters.
     ///
     /// White space always begins a piece where it follows anything else, and a run of letters or of numbers always ends one.
     pub fn last_cut(&self, text: &str, limit: usize) -> Option<usize> {
-        let mut right = self.of(text[limit..].chars().next()?);
+        // At the end of the text it is not known what follows.
+        let mut right = text[limit..].chars().next().map(|c| self.of(c));
         for (i, c) in text[..limit].char_indices().rev() {
             let left = self.of(c);
             let ends = match left {
-                Class::Letter | Class::Number => right != left,
-                Class::Other => right == Class::Space,
+                Class::Letter | Class::Number => right.is_some_and(|right| right != left),
+                Class::Other => right == Some(Class::Space),
                 Class::Space => false,
             };
             if ends {
                 return Some(i + c.len_utf8());
             }
-            right = left;
+            right = Some(left);
         }
         None
     }
@@ -123,7 +124,9 @@ mod tests {
     fn a_text_without_a_place_to_cut_has_none() {
         let classes = Classes::new();
         assert_eq!(classes.last_cut("aaaa", 2), None);
-        assert_eq!(classes.last_cut("a b", 3), None);
+        assert_eq!(classes.last_cut("a b", 3), Some(1));
+        assert_eq!(classes.last_cut("ab ", 2), Some(2));
+        assert_eq!(classes.last_cut("ab", 2), None);
         assert_eq!(classes.last_cut("it's", 3), Some(2));
         assert_eq!(classes.last_cut("'s", 1), None);
         assert_eq!(classes.last_cut("a b c", 4), Some(3));
