@@ -1,5 +1,6 @@
 //! Matrix products over a fixed grid of panels, each computed by one thread from start to end.
 
+use mngc_compiler::ir::DType;
 use mngc_compiler::schedule::kernel::{DotKernel, Epilogue, Strides};
 
 use super::check::{self, ensure};
@@ -15,6 +16,8 @@ pub struct Dot {
     kernel: DotKernel,
     grid: Grid,
     epilogue: Option<Rows>,
+    /// Whether panels are computed where they are stored.
+    is_direct: bool,
     /// Floats of shared memory for each operand that is not f32 yet.
     converted: [usize; 2],
 }
@@ -72,7 +75,7 @@ impl Dot {
         let epilogue = match &k.epilogue {
             Epilogue::Store => only().map(|_| None)?,
             Epilogue::Accumulate(operand) => {
-                let f32s = |r: &Region| r.dtype() == mngc_compiler::ir::DType::F32 && r.len() == elements;
+                let f32s = |r: &Region| r.dtype() == DType::F32 && r.len() == elements;
                 let to = args.get(*operand).ok_or("there is nothing to add to")?;
                 ensure(f32s(&only()?) && f32s(to), || "sums are of f32".into())?;
                 None
@@ -83,22 +86,19 @@ impl Dot {
                 Some(Rows::new(program, args, results)?)
             }
         };
-        let converted = [a, b].map(|r| if r.dtype() == mngc_compiler::ir::DType::F32 { 0 } else { r.len() });
+        let converted = [a, b].map(|r| if r.dtype() == DType::F32 { 0 } else { r.len() });
+        let is_f32 = results.first().is_some_and(|r| r.dtype() == DType::F32);
+        let is_direct = epilogue.is_none() && !k.symmetric && is_f32;
         let grid = Grid::new(k.m, k.n, if k.symmetric { [SQUARE, SQUARE] } else { [ROWS, COLUMNS] });
-        Ok(Dot { kernel: kernel.clone(), grid, epilogue, converted })
+        Ok(Dot { kernel: kernel.clone(), grid, epilogue, is_direct, converted })
     }
 
     /// What it needs.
     pub fn need(&self) -> Need {
-        let panel = if self.is_direct() { 0 } else { self.grid.rows * self.grid.columns };
+        let panel = if self.is_direct { 0 } else { self.grid.rows * self.grid.columns };
         let mirrored = if self.kernel.symmetric { panel } else { 0 };
         let program = self.epilogue.as_ref().map_or(0, Rows::words);
         Need { shared: self.converted.iter().sum::<usize>() * 4, scratch: (panel + mirrored + program) * 4 }
-    }
-
-    /// Whether panels are computed where they are stored.
-    fn is_direct(&self) -> bool {
-        self.epilogue.is_none() && !self.kernel.symmetric
     }
 
     /// Runs it.
@@ -135,30 +135,18 @@ impl Dot {
         let (a, b) = (start(a, self.kernel.a, top), start(b, self.kernel.b, left).transposed());
         let first = batch * m * n + top * n + left;
         let scale = scale as f32;
-        if self.is_direct() {
+        if self.is_direct {
             let result = &results[0];
-            if result.dtype() == mngc_compiler::ir::DType::F32 {
-                let c = Matrix { start: result.address(first), row: n, column: 1 };
-                let add = match self.kernel.epilogue {
-                    Epilogue::Accumulate(operand) => {
-                        let before = &args[operand];
-                        if !before.same_place(result) {
-                            for row in 0..rows {
-                                let at = first + row * n;
-                                // SAFETY: this part of the result is this task's, and no operand.
-                                unsafe {
-                                    let to = result.part(at..at + columns).slice_mut::<f32>();
-                                    convert::load(before, at, to);
-                                }
-                            }
-                        }
-                        true
-                    }
-                    Epilogue::Store | Epilogue::Rows(_) => false,
-                };
-                // SAFETY: the operands were checked, and this panel of the result is this task's.
-                return unsafe { gemm(sizes, scale, a, b, add, c) };
-            }
+            let add = match self.kernel.epilogue {
+                Epilogue::Accumulate(operand) => {
+                    self.bring(&args[operand], result, [rows, columns], first);
+                    true
+                }
+                Epilogue::Store | Epilogue::Rows(_) => false,
+            };
+            let c = Matrix { start: result.address(first), row: n, column: 1 };
+            // SAFETY: the operands were checked, and this panel of the result is this task's.
+            return unsafe { gemm(sizes, scale, a, b, add, c) };
         }
         ctx.scratch(|words| {
             let (panel, rest) = words.split_at_mut(self.grid.rows * self.grid.columns);
@@ -178,6 +166,18 @@ impl Dot {
         });
     }
 
+    /// Copies what a panel is added to, unless it is there.
+    fn bring(&self, from: &Region, to: &Region, [rows, columns]: [usize; 2], first: usize) {
+        if from.same_place(to) {
+            return;
+        }
+        for row in 0..rows {
+            let at = first + row * self.kernel.n;
+            // SAFETY: this part of the result is one task's, and no operand.
+            unsafe { convert::load(from, at, to.part(at..at + columns).slice_mut::<f32>()) };
+        }
+    }
+
     /// Stores a panel, whose first element stands at `first` of the result.
     fn hand_out(
         &self,
@@ -191,6 +191,9 @@ impl Dot {
         let n = self.kernel.n;
         // Whole rows lie in one piece.
         let (pieces, len) = if columns == n { (1, rows * columns) } else { (rows, columns) };
+        if let Epilogue::Accumulate(operand) = self.kernel.epilogue {
+            self.bring(&args[operand], &results[0], [rows, columns], first);
+        }
         for piece in 0..pieces {
             let product = &product[piece * len..][..len];
             let at = first + piece * n;
@@ -199,15 +202,9 @@ impl Dot {
                     let handed = &mut Handed { product, ..Handed::default() };
                     program.run_range(words, at, len, args, results, handed);
                 }
-                (None, Epilogue::Accumulate(operand)) => {
+                (None, Epilogue::Accumulate(_)) => {
                     // SAFETY: this part of the result, and of what it is added to, is this task's.
-                    unsafe {
-                        let to = results[0].part(at..at + len).slice_mut::<f32>();
-                        if !args[*operand].same_place(&results[0]) {
-                            convert::load(&args[*operand], at, to);
-                        }
-                        fold::add(to, product);
-                    }
+                    unsafe { fold::add(results[0].part(at..at + len).slice_mut::<f32>(), product) };
                 }
                 // SAFETY: this part of the result is this task's.
                 (None, _) => unsafe { convert::store(&results[0], at, product) },
@@ -229,7 +226,7 @@ fn upper(panel: usize) -> (usize, usize) {
 
 /// An operand as f32: itself, or a copy in the shared memory behind `before` floats.
 pub fn as_f32(ctx: &Context, region: &Region, before: usize) -> Region {
-    if region.dtype() == mngc_compiler::ir::DType::F32 {
+    if region.dtype() == DType::F32 {
         return *region;
     }
     let copy = ctx.shared(before, region.len());

@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use mngc_compiler::ir::{Entry, EntryKind, Func, Graph, Input, Module, NodeData, Op, Output, Type, Value};
+use mngc_compiler::ir::Stage;
+use mngc_compiler::ir::{Entry, EntryKind, Func, Graph, Input, Module, Op, Output, Type, Value};
+use mngc_compiler::passes;
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::{self, Plan};
 use mngc_runtime::{Backend, Context, Cpu, Precision, Tensor, evaluate};
-use mngc_testkit::{Tolerance, close, values};
+use mngc_testkit::close::{largest, within};
+use mngc_testkit::{Tolerance, values};
 
 /// How a function comes to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,11 @@ pub fn with_entry(m: &Module, func: Func) -> Module {
 pub fn planned(m: &Module, func: Func, way: Way) -> (Module, Plan) {
     let m = with_entry(m, func);
     let m = match way {
-        Way::Lowered => schedule::lower(&m, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}")),
+        Way::Lowered => {
+            let mut m = m;
+            passes::run(&mut m, passes::CASTS, Stage::Elaborated, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+            schedule::lower(&m, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+        }
         Way::Planned | Way::Op => m,
     };
     let mut plan = schedule::plan(&m, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}"));
@@ -76,21 +83,38 @@ pub fn exact(m: &Module, func: Func, args: &[Tensor]) -> Vec<Tensor> {
     evaluate(m, func, args.to_vec(), &Context::new(Precision::F64, 7, 3)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Fails unless results are those of the oracle within the bound for sums of `terms` terms.
-pub fn assert_close(m: &Module, func: Func, found: &[Tensor], wanted: &[Tensor], terms: usize, what: &str) {
+/// How many terms the sums behind a result have, and what their absolute values sum up to at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Sums {
+    /// Terms of the longest sum.
+    pub terms: usize,
+    /// Sum of their absolute values; none where the results are as large as their terms.
+    pub magnitude: Option<f64>,
+}
+
+impl From<usize> for Sums {
+    fn from(terms: usize) -> Sums {
+        Sums { terms, magnitude: None }
+    }
+}
+
+/// Fails unless results are those of the oracle within the bound for sums.
+pub fn assert_close(m: &Module, func: Func, found: &[Tensor], wanted: &[Tensor], sums: impl Into<Sums>, what: &str) {
     let g = &m.funcs[func];
+    let Sums { terms, magnitude } = sums.into();
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        if let Err(e) = close(found, wanted, g.ty(g.results[i]).dtype, terms) {
+        let size = largest(wanted).max(magnitude.unwrap_or(0.0));
+        if let Err(e) = within(found, wanted, Tolerance::of(g.ty(g.results[i]).dtype, terms, size)) {
             panic!("{what}: result {i}: {e}");
         }
     }
 }
 
 /// Runs a function on the CPU and on the oracle, and compares.
-pub fn check(m: &Module, func: Func, args: &[Tensor], way: Way, terms: usize) {
+pub fn check(m: &Module, func: Func, args: &[Tensor], way: Way, sums: impl Into<Sums>) {
     let found = on_cpu(m, func, args, way, 2);
-    assert_close(m, func, &found, &exact(m, func, args), terms, &format!("{way:?}"));
+    assert_close(m, func, &found, &exact(m, func, args), sums, &format!("{way:?}"));
 }
 
 /// A module of one function of one node.
@@ -105,28 +129,68 @@ pub fn one_node(mut m: Module, op: Op, args: Vec<Type>, results: Vec<Type>) -> (
     (m, func)
 }
 
-/// The length of the longest sum in an element of a node's results.
-pub fn terms(m: &Module, g: &Graph, node: &NodeData) -> usize {
-    let sizes = |i: usize| m.dims.sizes(&g.ty(node.args[i]).dims);
-    let last = |i: usize| sizes(i).last().copied().unwrap_or(1);
-    match &node.op {
-        Op::Reduce { axes, .. } => axes.iter().map(|&axis| sizes(0)[axis as usize]).product(),
-        Op::Cumsum { axis, .. } => sizes(0)[*axis as usize],
-        Op::Softmax | Op::SoftmaxGrad | Op::CrossEntropy | Op::CrossEntropyGrad => last(0) + 8,
-        Op::RmsNorm { .. } | Op::RmsNormGrad { .. } | Op::LayerNorm { .. } | Op::LayerNormGrad { .. } => last(0) + 8,
-        Op::ScatterAdd => m.dims.elements(&g.ty(node.args[0]).dims),
-        Op::Dot { contract, .. } => contract.iter().map(|pair| sizes(0)[pair.0 as usize]).product(),
-        // Scores of `width` terms stand in an exponent; then as many terms as there are keys.
-        Op::Attention { .. } | Op::AttentionGrad { .. } => {
-            let sizes = sizes(0);
-            let n = sizes.len();
-            4 * (sizes[n - 3] + sizes[n - 1])
+/// The sums behind the results of a node on these operands.
+pub fn sums(m: &Module, func: Func, args: &[Tensor]) -> Sums {
+    let g = &m.funcs[func];
+    let op = &g.nodes.values().next_back().expect("a node").op;
+    let sizes = |i: usize| args[i].sizes();
+    let row = || sizes(0).last().copied().unwrap_or(1);
+    let most = |i: usize| largest(&args[i]);
+    let of = |terms: usize, magnitude: f64| Sums { terms, magnitude: Some(magnitude) };
+    // The same sum of absolute values.
+    let absolute = |terms: usize| {
+        let absolute = |t: &Tensor| match t.as_floats() {
+            Some(values) => {
+                Tensor::floats(t.sizes(), values.iter().map(|x| x.abs()).collect()).expect("the same sizes")
+            }
+            None => t.clone(),
+        };
+        let results = exact(m, func, &args.iter().map(absolute).collect::<Vec<_>>());
+        of(terms, results.iter().map(largest).fold(0.0, f64::max))
+    };
+    match op {
+        Op::Reduce { axes, .. } => absolute(axes.iter().map(|&axis| sizes(0)[axis as usize]).product()),
+        Op::Cumsum { axis, .. } => absolute(sizes(0)[*axis as usize]),
+        Op::Dot { contract, .. } => absolute(contract.iter().map(|pair| sizes(0)[pair.0 as usize]).product()),
+        Op::ScatterAdd => absolute(args[0].len()),
+        Op::Softmax => Sums::from(row() + 8),
+        Op::SoftmaxGrad => of(row() + 8, most(0) * most(1) * row() as f64),
+        Op::CrossEntropy => of(row() + 8, 2.0 * most(0) + 1.0),
+        Op::CrossEntropyGrad => of(row() + 8, most(2)),
+        Op::RmsNorm { .. } => Sums::from(row() + 8),
+        // A row is divided by its size, which is at least √eps, and its elements then are √row at most.
+        Op::RmsNormGrad { eps } => of(row() + 8, (1.0 + (row() as f64).sqrt()) * most(1) / inverse(args, eps.0, false)),
+        Op::LayerNorm { eps } => of(row() + 8, most(0) / inverse(args, eps.0, true)),
+        Op::LayerNormGrad { eps } => of(row() + 8, (2.0 + row() as f64) * most(1) / inverse(args, eps.0, true)),
+        Op::Rope { .. } => of(4, 2.0 * most(0)),
+        Op::Attention { scale, .. } | Op::AttentionGrad { scale, .. } => {
+            let [t, heads, width] = [3, 2, 1].map(|back| sizes(0)[sizes(0).len() - back]);
+            let score = 1.0 + scale.0.abs() * width as f64 * most(0) * most(1);
+            let magnitude = match op {
+                Op::Attention { .. } => score * most(2).max(1.0),
+                _ => {
+                    let dv = (t * heads) as f64 * most(5);
+                    score * dv * (1.0 + 2.0 * scale.0.abs() * width as f64 * most(2) * most(0).max(most(1)))
+                }
+            };
+            of(t + width + 8, magnitude)
         }
-        // Products that cancel.
-        Op::Rope { .. } => 4,
-        Op::Unary(_) | Op::Binary(_) => 4,
-        _ => 1,
+        // Gradients of activations cancel near their zeros.
+        Op::Unary(_) => of(4, 1.0),
+        _ => Sums::from(1),
     }
+}
+
+/// The least √(mean of squares + eps) of a row, around its mean or around 0.
+fn inverse(args: &[Tensor], eps: f64, is_centred: bool) -> f64 {
+    let x = args[0].as_floats().expect("floats");
+    let row = args[0].sizes().last().copied().unwrap_or(1).max(1);
+    let size = |x: &[f64]| {
+        let n = x.len() as f64;
+        let middle = if is_centred { x.iter().sum::<f64>() / n } else { 0.0 };
+        (x.iter().map(|x| (x - middle).powi(2)).sum::<f64>() / n + eps).sqrt()
+    };
+    x.chunks(row).map(size).fold(f64::INFINITY, f64::min)
 }
 
 /// Reproducible numbers on [−1, 1) of a type.
