@@ -363,3 +363,72 @@ fn graphs_are_drawn_as_dot_and_svg() {
     assert!(fs::read_to_string(&svg).expect("a file").contains("<svg"));
     assert!(fails(2, &["graph", "gpt2-mini", "-o", "g.png"]).contains(".dot or .svg"));
 }
+
+/// The tiny model of tests/files with one part replaced, and the arguments that run it on tokens below 32.
+fn tiny(folder: &TempDir, from: &str, to: &str) -> Vec<String> {
+    let base = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/base.mng")).expect("a model");
+    assert!(base.contains(from), "{from}");
+    let model = write(folder, "tiny.mng", base.replace(from, to));
+    let tokens: Vec<u16> = (0..400).map(|i| i * 7 % 32).collect();
+    let (data, val) = (write(folder, "train.bin", shard(&tokens)), write(folder, "val.bin", shard(&tokens)));
+    let out = folder.path().join("out");
+    let args = ["run", &model, "--data", &data, "--val", &val, "--out", text(&out), "--quiet", "--device", "reference"];
+    args.map(str::to_string).to_vec()
+}
+
+/// Expects that it fails before there is a run folder, and gives standard error.
+fn fails_early(folder: &TempDir, args: &[String]) -> String {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let message = fails(1, &args);
+    assert!(!folder.path().join("out").exists(), "{message}");
+    message
+}
+
+#[test]
+fn tokens_beyond_the_classes_are_found_before_step_0() {
+    let folder = folder();
+    let args = tiny(&folder, "param head.weight: [vocab, dim]", "param head.weight: [20, dim]");
+    let message = fails_early(&folder, &args);
+    assert!(message.contains("token 3 is 21, but the model's vocabulary ends at 19"), "{message}");
+}
+
+#[test]
+fn numbers_of_the_step_are_finite_or_the_run_does_not_start() {
+    let folder = folder();
+    let args = tiny(
+        &folder,
+        "update others with sgd(lr = 0.1)",
+        "let rate = 1 / (7 - step)\n  update others with sgd(lr = rate)",
+    );
+    let message = fails_early(&folder, &args);
+    assert!(message.contains("`rate` is inf at step 7 of the run"), "{message}");
+    let short: Vec<&str> = args.iter().map(String::as_str).chain(["--steps", "7"]).collect();
+    succeeds(&short);
+}
+
+#[test]
+fn a_last_update_that_breaks_the_parameters_is_a_failure() {
+    let folder = folder();
+    let args = tiny(
+        &folder,
+        "update others with sgd(lr = 0.1)\n  validate { data = \"val_*.bin\", tokens = 4 * sequence, every = 5 }",
+        "update others with sgd(lr = where(step == 9, 1e308, 0.1))",
+    );
+    let args: Vec<&str> =
+        args.iter().map(String::as_str).filter(|a| *a != "--val" && !a.ends_with("val.bin")).collect();
+    let message = fails(1, &args);
+    assert!(message.contains("a value of parameter `wte.weight` of step 9 is"), "{message}");
+    let out = folder.path().join("out");
+    assert!(!out.join("final.safetensors").exists());
+    let log = log(&out);
+    assert!(log[log.len() - 1]["error"].as_str().is_some_and(|e| e.contains("wte.weight")), "{log:?}");
+}
+
+#[test]
+fn memory_that_is_not_there_is_one_error_with_both_numbers() {
+    let folder = folder();
+    let args = tiny(&folder, "dim = 16", "dim = 400000");
+    let message = fails_early(&folder, &args);
+    assert!(message.contains("TiB of memory or more, and "), "{message}");
+    assert!(message.lines().count() == 1, "{message}");
+}

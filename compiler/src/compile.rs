@@ -1,5 +1,6 @@
 //! The front door: from a file to a verified program.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use mngc_dsl::{Diagnostic, FileId, Sources, Span};
@@ -9,8 +10,8 @@ use crate::check::causality;
 use crate::elaborate::{self, Elaborated, Load, Meta, Optimize, Source, scalar_id};
 use crate::ir::typing::Stage;
 use crate::ir::{
-    self, BinaryOp, Builder, CallKind, DType, Dim, DimRole, Entry, EntryKey, EntryKind, Func, Graph, Input, Module,
-    Output, ReduceKind, Slot, SlotRole, Type, Value,
+    self, BinaryOp, Builder, CallKind, DType, DimRole, Entry, EntryKey, EntryKind, Func, Graph, Input, Module, Output,
+    ReduceKind, Slot, SlotRole, Type, Value,
 };
 use crate::passes::{self, PassError, batch};
 use crate::program::{Program, Recipe, Validation};
@@ -339,29 +340,57 @@ fn micro_sequences(sequences: usize, sequence: usize) -> usize {
     (1..=most).rev().find(|n| sequences.is_multiple_of(*n)).unwrap_or(1)
 }
 
-/// Rows of the smallest table that tokens look up.
+/// How many different tokens a step can take: rows of the smallest table that tokens look up, and classes of the smallest
+/// logits that targets are compared with.
 fn vocabulary(m: &Module) -> Option<usize> {
     let entry = m.entries.get(&EntryKey::from(EntryKind::MicroStep))?;
     let g = &m.funcs[entry.func];
-    let tokens = entry.inputs.iter().position(|i| *i == Input::Batch("tokens".into()))?;
-    let rows: Vec<Dim> = looked_up(m, g, g.params[tokens]);
-    rows.into_iter().map(|d| m.dims.size(d)).min()
+    let mut bounds = Bounds { m, known: HashMap::new() };
+    let input = |name: &str| entry.inputs.iter().position(|i| *i == Input::Batch(name.into()));
+    let of_inputs: Vec<usize> = ["tokens", "targets"].into_iter().filter_map(input).collect();
+    of_inputs.into_iter().filter_map(|i| bounds.of(g, g.params[i])).min()
 }
 
-/// First axes of the tables that a value indexes.
-fn looked_up(m: &Module, g: &Graph, index: Value) -> Vec<Dim> {
-    let mut out = Vec::new();
-    for node in g.nodes.values() {
-        for (i, _) in node.args.iter().enumerate().filter(|(_, a)| **a == index) {
-            match node.op {
-                ir::Op::Gather if i == 1 => out.push(g.ty(node.args[0]).dims[0]),
-                ir::Op::Call { func, .. } => {
-                    let callee = &m.funcs[func];
-                    out.extend(looked_up(m, callee, callee.params[i]));
-                }
-                _ => {}
+/// Bounds of values that count rows or classes.
+struct Bounds<'a> {
+    m: &'a Module,
+    /// By parameter of a function.
+    known: HashMap<(Func, usize), Option<usize>>,
+}
+
+impl Bounds<'_> {
+    /// The least number that an index must stay below, wherever it goes; none where it indexes nothing.
+    fn of(&mut self, g: &Graph, index: Value) -> Option<usize> {
+        let m = self.m;
+        let size = |v: Value, axis: usize| Some(m.dims.size(g.ty(v).dims[axis]));
+        let mut least: Option<usize> = None;
+        for data in g.nodes.values() {
+            for (i, _) in data.args.iter().enumerate().filter(|(_, a)| **a == index) {
+                let bound = match data.op {
+                    ir::Op::Gather if i == 1 => size(data.args[0], 0),
+                    ir::Op::CrossEntropy | ir::Op::CrossEntropyGrad if i == 1 => {
+                        size(data.args[0], g.ty(data.args[0]).rank() - 1)
+                    }
+                    // Zeros that are shifted in are tokens too.
+                    ir::Op::Shift { .. } | ir::Op::Reverse { .. } | ir::Op::Reshape | ir::Op::Transpose { .. } => {
+                        self.of(g, data.results[0])
+                    }
+                    ir::Op::Call { func, .. } => self.of_param(func, i),
+                    _ => None,
+                };
+                least = least.into_iter().chain(bound).min();
             }
         }
+        least
     }
-    out
+
+    fn of_param(&mut self, func: Func, i: usize) -> Option<usize> {
+        if let Some(known) = self.known.get(&(func, i)) {
+            return *known;
+        }
+        let g = &self.m.funcs[func];
+        let bound = self.of(g, g.params[i]);
+        self.known.insert((func, i), bound);
+        bound
+    }
 }

@@ -30,7 +30,7 @@ pub struct Recipe {
     pub data: Option<String>,
     /// Validation, where the file asks for it.
     pub validate: Option<Validation>,
-    /// Rows of the table that `tokens` look up: every token must be below.
+    /// Rows of the table that `tokens` look up, or classes that `targets` are among, if fewer: every token must be below.
     pub vocab: Option<usize>,
     /// Host scalars that the log shows by name.
     pub logged: Vec<(String, Scalar)>,

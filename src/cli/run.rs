@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use mngc_trainer::{Options, Plan, Report, train};
+use mngc_trainer::{Options, Plan, Report, check_memory, memory, train};
 
 use super::ModelArgs;
 use crate::device::{self, Device, Oracle};
@@ -96,6 +96,7 @@ impl Run {
             dump_gradients: self.dump_gradients.clone(),
         };
         let plan = Plan::new(&model.program, &options)?;
+        check_memory(memory::least(&model.program.module))?;
         let mut backend = device.open(&model.program, self.seed, self.threads.map(|n| n as usize))?;
         let mut progress = Progress::new(self.quiet);
         let report = train(plan, backend.as_mut(), &mut |event| progress.show(event))?;

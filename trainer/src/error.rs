@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use mngc_compiler::ir::EntryKind;
 
 use crate::data::encode::TextFault;
+use crate::memory;
 
 /// The result of anything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -137,10 +138,31 @@ pub enum Error {
         /// The output.
         name: &'static str,
     },
+    /// A host scalar that is no number at some step of the run.
+    #[error("`{name}` is {value} at step {step} of the run: every number that depends on the step must stay finite")]
+    Scalar {
+        /// Its name in the model file, or its formula.
+        name: String,
+        /// The first such step.
+        step: u64,
+        /// What it is there.
+        value: f64,
+    },
+    /// The machine is too small for the run.
+    #[error(
+        "the run needs {} of memory or more, and {} are free: a smaller batch, sequence or model needs less",
+        memory::shown(*needed), memory::shown(*available)
+    )]
+    Memory {
+        /// Bytes that the run needs at least.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+    },
     /// The training has broken down; its parameters will not come back from there.
     #[error("{what} of step {step} is {value}: the training has diverged")]
     NotFinite {
-        /// `train_loss`, `val_loss`, …
+        /// `train_loss`, `val_loss`, or a parameter.
         what: String,
         /// The step.
         step: u64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mngc_compiler::ir::{Slot, SlotRole};
+use mngc_compiler::ir::{EntryKind, Input, Slot, SlotRole, print};
 use mngc_compiler::{Program, Recipe, Validation};
 use mngc_runtime::Tensor;
 
@@ -65,6 +65,7 @@ impl<'a> Plan<'a> {
         check_dumps(program, options, steps)?;
         let data = open_training(recipe, options, steps)?;
         let val = open_validation(recipe, options)?;
+        check_scalars(program, steps)?;
         let weights = options.init.as_deref().map(|path| weights::read(path, &program.module)).transpose()?;
         Ok(Plan { program, options, steps, data, val, weights })
     }
@@ -118,6 +119,33 @@ fn check_dumps(program: &Program, options: &Options, steps: u64) -> Result<()> {
         return Err(Error::Option("--dump-gradients: the program keeps no gradients".into()));
     }
     Ok(())
+}
+
+/// Every number that depends on the step is finite at every step of the run.
+fn check_scalars(program: &Program, steps: u64) -> Result<()> {
+    let module = &program.module;
+    for (id, scalar) in module.scalars.iter() {
+        // Validation after the last update runs at a step of its own.
+        let validates =
+            module.entries.get(&EntryKind::Evaluate.into()).is_some_and(|e| e.inputs.contains(&Input::Scalar(id)));
+        let end = steps.saturating_add(u64::from(validates));
+        let bad = (0..end).map(|step| (step, scalar.expr.eval(step))).find(|(_, value)| !value.is_finite());
+        if let Some((step, value)) = bad {
+            let logged = program.recipe.logged.iter().find(|(_, logged)| *logged == id).map(|(name, _)| name);
+            let named = logged.or(Some(&scalar.name)).filter(|name| !name.is_empty()).cloned();
+            let name = named.unwrap_or_else(|| shortened(print::host(&scalar.expr)));
+            return Err(Error::Scalar { name, step, value });
+        }
+    }
+    Ok(())
+}
+
+/// A formula that fits in a line.
+fn shortened(formula: String) -> String {
+    match formula.char_indices().nth(80) {
+        Some((end, _)) => format!("{} …", &formula[..end]),
+        None => formula,
+    }
 }
 
 fn open_training(recipe: &Recipe, options: &Options, steps: u64) -> Result<Shards> {

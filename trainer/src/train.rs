@@ -217,7 +217,16 @@ impl Run<'_> {
     fn save_parameters(&self) -> Result<()> {
         let params = self.plan.program.module.params();
         let tensors = params.map(|(slot, data)| self.named(slot, &data.name, data.ty.dtype.into()));
-        weights::write(&self.folder.file("final.safetensors"), tensors.collect::<Result<_>>()?)
+        let tensors: Vec<Named> = tensors.collect::<Result<_>>()?;
+        // The last update is followed by no loss that would show it.
+        for Named { name, tensor, .. } in &tensors {
+            let values = tensor.as_floats().unwrap_or_default();
+            if let Some(&value) = values.iter().find(|x| !x.is_finite()) {
+                let what = format!("a value of parameter `{name}`");
+                return Err(Error::NotFinite { what, step: self.steps.saturating_sub(1), value });
+            }
+        }
+        weights::write(&self.folder.file("final.safetensors"), tensors)
     }
 
     fn named(&self, slot: Slot, name: &str, format: Format) -> Result<Named> {

@@ -223,24 +223,82 @@ fn parameters_are_written_in_the_dtype_that_they_are_stored_in() {
     assert_eq!(found, expected);
 }
 
+/// A program whose update of step 2 is infinite.
+fn diverging() -> Program {
+    let mut program = bigram();
+    let text = include_str!("files/bigram.ir").replace("(div 1.0 (add step 1.0))", "(ne step 2.0)");
+    let text = text.replace("v3: f32[vocab, vocab] = mul v1, v2", "v3: f32[vocab, vocab] = div v1, v2");
+    program.module = mngc_compiler::ir::read::module(&text).expect("a module");
+    program.recipe.validate = None;
+    program
+}
+
+fn last_line(data: &Data) -> (Option<u64>, String) {
+    let log = log(&data.path("out"));
+    let last = &log[log.len() - 1];
+    assert_eq!(last["event"], "end");
+    (last["steps"].as_u64(), last["error"].as_str().expect("a reason").to_string())
+}
+
 #[test]
 fn a_run_that_diverges_stops_and_says_so() {
     let data = Data::new(&[61]);
-    let mut program = bigram();
-    // A learning rate that is infinite at step 2 makes the loss of step 3 NaN.
-    let text = include_str!("files/bigram.ir").replace("(div 1.0 (add step 1.0))", "(div 1.0 (sub 2.0 step))");
-    program.module = mngc_compiler::ir::read::module(&text).expect("a module");
-    program.recipe.validate = None;
     let options = Options { val: None, ..data.options() };
-    match run(&program, &options) {
+    match run(&diverging(), &options) {
         Err(Error::NotFinite { what, step: 3, .. }) if what == "train_loss" => {}
         other => panic!("{other:?}"),
     }
-    let log = log(&data.path("out"));
-    let last = &log[log.len() - 1];
-    assert_eq!((last["event"].as_str(), last["steps"].as_u64()), (Some("end"), Some(4)));
-    assert!(last["error"].as_str().expect("a reason").contains("train_loss of step 3"));
+    let (steps, error) = last_line(&data);
+    assert_eq!(steps, Some(4));
+    assert!(error.contains("train_loss of step 3"), "{error}");
     assert!(!data.path("out/final.safetensors").exists());
+}
+
+/// No loss comes after the last update: its parameters are looked at themselves.
+#[test]
+fn parameters_of_the_last_update_are_looked_at() {
+    let data = Data::new(&[61]);
+    let options = Options { val: None, steps: Some(3), ..data.options() };
+    match run(&diverging(), &options) {
+        Err(Error::NotFinite { what, step: 2, .. }) if what == "a value of parameter `table`" => {}
+        other => panic!("{other:?}"),
+    }
+    let (steps, error) = last_line(&data);
+    assert_eq!(steps, Some(3));
+    assert!(error.contains("parameter `table`"), "{error}");
+    assert!(!data.path("out/final.safetensors").exists());
+}
+
+#[test]
+fn host_scalars_are_finite_at_every_step_of_the_run() {
+    let data = Data::new(&[61]);
+    let mut program = bigram();
+    let text = include_str!("files/bigram.ir").replace("(div 1.0 (add step 1.0))", "(div 1.0 (sub 2.0 step))");
+    program.module = mngc_compiler::ir::read::module(&text).expect("a module");
+    match Plan::new(&program, &data.options()) {
+        Err(Error::Scalar { name, step: 2, value }) if name == "lr" && value == f64::INFINITY => {}
+        other => panic!("{other:?}"),
+    }
+    let short = Options { steps: Some(2), ..data.options() };
+    Plan::new(&program, &short).expect("step 2 is not run");
+    let text = text.replace(
+        "func f4 \"evaluate\" (v0: bf16[vocab, vocab], v1: i32[seq, T], v2: i32[seq, T])",
+        "func f4 \"evaluate\" (v0: bf16[vocab, vocab], v1: i32[seq, T], v2: i32[seq, T], v99: f32[])",
+    );
+    let text =
+        text.replace("evaluate = f4(s2, \"tokens\", \"targets\")", "evaluate = f4(s2, \"tokens\", \"targets\", h0)");
+    program.module = mngc_compiler::ir::read::module(&text).expect("a module");
+    match Plan::new(&program, &short) {
+        Err(Error::Scalar { step: 2, .. }) => {}
+        other => panic!("validation after the last update is of step 2: {other:?}"),
+    }
+}
+
+#[test]
+fn memory_that_no_machine_has_is_an_error() {
+    let program = bigram();
+    // 3 tables, a bias and its gradient; the largest tensor is a table.
+    assert_eq!(mngc_trainer::memory::least(&program.module), 8 * (3 * 49 + 2 + 49));
 }
 
 #[test]
