@@ -31,12 +31,22 @@ use super::symmetric;
 use super::units::{Unit, Units};
 use super::{MOST_NODES, MOST_TENSORS};
 use crate::ir::{BinaryOp, Fusion, Module, Node, Op, UnaryOp, Value};
-use crate::schedule::cluster::{self, Leaf};
 use crate::schedule::kernel::PRODUCT;
 use crate::schedule::rows::{Access, Instr};
 
-/// Runs the pass.
+/// Runs the pass. What waited for a row op that another product took since belongs to its own product after all: it looks
+/// until it finds nothing.
 pub fn run(m: &mut Module) -> Result<usize, String> {
+    let mut count = 0;
+    loop {
+        match once(m)? {
+            0 => return Ok(count),
+            found => count += found,
+        }
+    }
+}
+
+fn once(m: &mut Module) -> Result<usize, String> {
     outline::run(m, |flow, _| {
         let mut products = Products::of(flow);
         let dots = flow.g.nodes.iter().filter(|(_, data)| matches!(data.op, Op::Dot { .. })).map(|(node, _)| node);
@@ -112,7 +122,8 @@ impl<'a> Products<'a> {
             (Op::Unary(UnaryOp::Neg), &[x]) => x,
             _ => return None,
         };
-        (g.ty(source).dtype.is_float() && g.ty(source).dims == g.ty(value).dims).then_some((node, source))
+        let is_tensor = g.ty(source).dims == g.ty(value).dims && self.flow.base(source) == Some(source);
+        (g.ty(source).dtype.is_float() && is_tensor).then_some((node, source))
     }
 
     /// Takes one round of users of the product and of producers for these; whether there were any. What the product itself
@@ -133,10 +144,7 @@ impl<'a> Products<'a> {
             }
         }
         for value in self.flow.inputs(nodes) {
-            if self.flow.users(value).iter().any(|user| factors.contains(user)) {
-                continue;
-            }
-            let cone = self.cone(product, value, nodes);
+            let cone = self.cone(product, value, factors, nodes);
             // All that only the cluster would read, or its last step alone.
             for part in [&cone[..], &cone[..1.min(cone.len())]] {
                 let fits = !part.is_empty()
@@ -158,8 +166,8 @@ impl<'a> Products<'a> {
             && self.flow.count(data.results[0]) == self.flow.count(product)
     }
 
-    /// Elementwise nodes that lead to a value and that only the cluster would read: the last one first.
-    fn cone(&self, product: Value, value: Value, nodes: &[Node]) -> Vec<Node> {
+    /// Elementwise nodes that lead to a value and that only the epilogue would read: the last one first.
+    fn cone(&self, product: Value, value: Value, factors: &[Node], nodes: &[Node]) -> Vec<Node> {
         let mut with = nodes.to_vec();
         let mut work = vec![value];
         while let Some(value) = work.pop() {
@@ -167,6 +175,7 @@ impl<'a> Products<'a> {
                 && with.len() < MOST_NODES
                 && self.is_candidate(product, node, &with)
                 && self.flow.is_inside(value, &with)
+                && !self.flow.users(value).iter().any(|user| factors.contains(user))
             {
                 with.push(node);
                 work.extend(self.flow.operands(node));
@@ -198,11 +207,9 @@ impl<'a> Products<'a> {
         if with.len() > MOST_NODES || inputs.len() + results.len() > MOST_TENSORS {
             return false;
         }
-        let mut leaves = vec![Leaf { value: product, operand: PRODUCT }];
-        leaves.extend(inputs.iter().enumerate().map(|(operand, &value)| Leaf { value, operand }));
-        let outputs: Vec<cluster::Output> =
-            results.iter().enumerate().map(|(result, &value)| cluster::Output { value, result }).collect();
-        cluster::compile(self.flow.m, self.flow.g, &leaves, &outputs).is_ok_and(|program| {
+        let mut read = vec![(product, PRODUCT)];
+        read.extend(inputs.iter().enumerate().map(|(operand, &value)| (value, operand)));
+        super::program(self.flow, &read, &results).is_some_and(|program| {
             let repeats =
                 |i: &Instr| matches!(i, Instr::Load { operand: PRODUCT, access, .. } if *access != Access::Full);
             program.is_elementwise()

@@ -68,10 +68,11 @@ impl<'a> Loss<'a> {
         Some(loss)
     }
 
-    /// Whether a value is made of the product by the chain.
+    /// Whether a value is made by the loss.
     fn is_inside(&self, value: Value) -> bool {
         let def = self.flow.base(value).and_then(|base| self.flow.g.def_node(base));
-        def.is_some_and(|def| def == self.head || self.gradient == Some(def) || self.chain.contains(&def))
+        let is_one = |def: Node| def == self.head || def == self.entropy || self.gradient == Some(def);
+        def.is_some_and(|def| is_one(def) || self.chain.contains(&def))
     }
 
     /// Takes everything that the product leads to; none if something does not belong to a loss.
@@ -134,8 +135,8 @@ impl<'a> Loss<'a> {
             let Op::Dot { batch, contract } = &g.nodes[node].op else { return None };
             let [a, b] = g.nodes[node].args[..] else { return None };
             let place = match contract[..] {
-                [pair] if pair == (last, classes) && self.flow.base(b) == self.flow.base(w) => &mut dx,
-                _ if *contract == over_rows && self.flow.base(b) == self.flow.base(x) => &mut dw,
+                [pair] if pair == (last, classes) && b == w => &mut dx,
+                _ if *contract == over_rows && b == x => &mut dw,
                 _ => return None,
             };
             let made = g.def_node(self.flow.base(a)?)?;
@@ -161,8 +162,26 @@ impl<'a> Loss<'a> {
         (adds && wide && !self.flow.escapes(value)).then_some(add)
     }
 
+    /// Whether the chain from the product to the logits, and from their gradient to that of the product, can be
+    /// elementwise programs over the product's elements.
+    fn is_elementwise(&self) -> bool {
+        let g = self.flow.g;
+        let made = |node: Node| (g.nodes[node].results[0], 0);
+        let mut read: Vec<(Value, usize)> = [self.head].into_iter().chain(self.gradient).map(made).collect();
+        let chain: Vec<Node> = self.chain.iter().copied().collect();
+        read.extend(self.flow.inputs(&chain).into_iter().map(|value| (value, 0)));
+        let dz = self.dots.first().map(|&dot| g.nodes[dot].args[0]);
+        [Some(g.nodes[self.entropy].args[0]), dz].into_iter().flatten().all(|value| {
+            let program = super::program(self.flow, &read, &[value]);
+            program.is_some_and(|p| p.is_elementwise() && p.elements == self.flow.count(read[0].0))
+        })
+    }
+
     fn cluster(self, units: &mut Units) -> Option<Cluster> {
         let (dx, dw) = self.gradients()?;
+        if !self.is_elementwise() {
+            return None;
+        }
         let mut nodes: Vec<Node> = [self.head, self.entropy].into_iter().chain(self.gradient).collect();
         nodes.extend(self.chain.iter().chain(&self.dots));
         let accumulation = dw.and_then(|dw| self.accumulation(dw));

@@ -5,6 +5,11 @@
 //! backend's kernel can do it (`schedule::cluster` translates every candidate); `outline.rs` moves it out. Fused kernels
 //! round less than their graphs: values agree with the f64 run of what stood there before, up to the order of sums.
 
+use crate::ir::Value;
+use crate::schedule::cluster::{self, Leaf, Output};
+use crate::schedule::rows::RowProgram;
+use flow::Flow;
+
 pub mod dot;
 mod flow;
 pub mod loss;
@@ -24,3 +29,10 @@ const LONGEST_TILE: usize = 16384;
 
 /// Most elementwise nodes of a cluster that are computed for every element although they have fewer.
 const MOST_REPEATED: usize = 8;
+
+/// The program that makes `results` from `inputs`, read as the operands that are told; none where there is no such.
+fn program(flow: &Flow, inputs: &[(Value, usize)], results: &[Value]) -> Option<RowProgram> {
+    let leaves: Vec<Leaf> = inputs.iter().map(|&(value, operand)| Leaf { value, operand }).collect();
+    let outputs: Vec<Output> = results.iter().enumerate().map(|(result, &value)| Output { value, result }).collect();
+    cluster::compile(flow.m, flow.g, &leaves, &outputs).ok()
+}

@@ -247,23 +247,23 @@ fn order<'a>(flow: &Flow, clusters: &'a [Cluster]) -> Result<Vec<Step<'a>>, Stri
 fn body(flow: &Flow, cluster: &Cluster) -> Result<(Graph, Vec<Value>), String> {
     let g = flow.g;
     let fills: Vec<Value> = cluster.fills.iter().map(|&i| g.results[i]).collect();
+    let inside = |value: Value| g.def_node(value).is_some_and(|def| cluster.nodes.binary_search(&def).is_ok());
     let mut params: Vec<Value> = Vec::new();
-    let mut add = |value: Value| {
-        let inside = g.def_node(value).is_some_and(|def| cluster.nodes.binary_search(&def).is_ok());
-        if !inside && !params.contains(&value) {
-            params.push(value);
-        }
-    };
     for &node in &cluster.nodes {
         let data = &g.nodes[node];
-        match &data.op {
-            // A product reads its operands as they are: a reshape of one stays outside. So does what multiplies a gradient.
-            Op::Dot { .. } if cluster.fusion != Fusion::Loss => data.args.iter().for_each(|&arg| add(arg)),
-            Op::CrossEntropyGrad => {
-                flow.base(data.args[0]).into_iter().chain(flow.base(data.args[1])).for_each(&mut add);
-                add(data.args[2]);
+        // Products, and what stands beside logits, are read as they are: a reshape or a broadcast of one stays outside.
+        let as_is = matches!(data.op, Op::Dot { .. } | Op::CrossEntropy | Op::CrossEntropyGrad);
+        for &arg in &data.args {
+            let Some(base) = flow.base(arg) else {
+                if as_is && !params.contains(&arg) {
+                    params.push(arg);
+                }
+                continue;
+            };
+            let read = if as_is { arg } else { base };
+            if !inside(base) && !params.contains(&read) {
+                params.push(read);
             }
-            _ => flow.operands(node).iter().for_each(|&value| add(value)),
         }
     }
     let mut body = Graph::new(cluster.fusion.name());

@@ -24,7 +24,6 @@ use super::outline::{self, Cluster};
 use super::units::{Unit, Units};
 use super::{LONGEST_TILE, MOST_NODES, MOST_REPEATED, MOST_TENSORS};
 use crate::ir::{Func, Fusion, Graph, Input, Module, Node, Op, Output, Value};
-use crate::schedule::cluster::{self, Leaf};
 
 /// Runs the pass.
 pub fn run(m: &mut Module) -> Result<usize, String> {
@@ -158,11 +157,8 @@ impl Rows<'_> {
         if inputs.len() + results.len() > MOST_TENSORS {
             return false;
         }
-        let leaves: Vec<Leaf> = inputs.iter().enumerate().map(|(operand, &value)| Leaf { value, operand }).collect();
-        let outputs: Vec<cluster::Output> =
-            results.iter().enumerate().map(|(result, &value)| cluster::Output { value, result }).collect();
-        let program = cluster::compile(self.flow.m, self.g(), &leaves, &outputs);
-        program.is_ok_and(|program| program.tile <= LONGEST_TILE)
+        let read: Vec<(Value, usize)> = inputs.iter().enumerate().map(|(operand, &value)| (value, operand)).collect();
+        super::program(self.flow, &read, &results).is_some_and(|program| program.tile <= LONGEST_TILE)
     }
 
     /// Results of the graph that are tensors of a constant and replace a slot that is read: for each unit, which it gives

@@ -1,12 +1,14 @@
 //! Fusion keeps every value to the bit, as the oracle runs the graphs that fused calls stand for; it settles; and every
 //! call is one kernel.
 
+mod steps;
+
 use mngc_compiler::ir::typing::Stage;
 use mngc_compiler::ir::{CallKind, Entry, EntryKind, Fusion, Input, Module, Op, Output, print};
 use mngc_compiler::passes;
+use mngc_compiler::schedule;
 use mngc_compiler::schedule::cluster::{self, Leaf};
 use mngc_compiler::schedule::kernel::{DotKernel, Epilogue, Kernel};
-use mngc_compiler::schedule::{self};
 use mngc_runtime::{Context, Precision, evaluate};
 use mngc_testkit::{Case, Config, bits, cases};
 use proptest::prelude::*;
@@ -45,11 +47,17 @@ fn calls(m: &Module, fusion: Fusion) -> usize {
     nodes.filter(|node| matches!(node.op, Op::Call { kind: CallKind::Fused(f), .. } if f == fusion)).count()
 }
 
+/// Both kinds of cases: of all ops, and of what training steps are made of.
+fn any_case() -> impl Strategy<Value = Case> {
+    let step = (proptest::collection::vec(any::<u32>(), 0..160), 0u64..1 << 32);
+    prop_oneof![1 => cases(Config::default()), 4 => step.prop_map(|(choices, seed)| steps::case(&choices, seed))]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn values_are_kept(case in cases(Config::default())) {
+    fn values_are_kept(case in any_case()) {
         let before = flat(&case);
         for i in 0..=passes::FUSE.len() {
             let list = if i == 0 { passes::FUSE } else { &passes::FUSE[i - 1..i] };
@@ -67,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn a_second_run_finds_nothing(case in cases(Config::default())) {
+    fn a_second_run_finds_nothing(case in any_case()) {
         let before = flat(&case);
         for pass in passes::FUSE {
             let once = fused(&before, &[*pass]);
@@ -78,7 +86,7 @@ proptest! {
     }
 
     #[test]
-    fn calls_are_kernels(case in cases(Config::default())) {
+    fn calls_are_kernels(case in any_case()) {
         let m = fused(&flat(&case), passes::FUSE);
         for node in m.funcs.values().flat_map(|g| g.nodes.values()) {
             if let Op::Call { func, kind: CallKind::Fused(Fusion::Rows) } = node.op {
