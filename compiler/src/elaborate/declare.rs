@@ -21,6 +21,7 @@ pub(crate) struct Owner {
 #[derive(Clone, Debug)]
 pub(crate) struct StateDecl {
     pub name: String,
+    pub span: Span,
     pub ty: Type,
     pub fill: f64,
 }
@@ -31,6 +32,8 @@ pub(crate) struct Declared {
     pub owners: Vec<Owner>,
     /// Of the optimizer that runs; none outside of one.
     pub states: Option<Vec<StateDecl>>,
+    /// Names of the optimizer that runs: its tensors, hyper-parameters and states, which nothing may hide.
+    pub reserved: Vec<(ast::Ident, &'static str)>,
     /// Arguments that the optimizer's function has so far.
     pub arguments: usize,
 }
@@ -297,6 +300,24 @@ impl Elab {
         }
     }
 
+    /// A new name in an optimizer that would hide one of its own.
+    pub fn not_reserved(&self, name: &ast::Ident) -> Res<()> {
+        if self.declared.states.is_none() {
+            return Ok(());
+        }
+        let Some((old, what)) = self.declared.reserved.iter().find(|(n, _)| n.text == name.text) else { return Ok(()) };
+        let message = format!("`{}` is {what} of this optimizer already", name.text);
+        let help = match *what {
+            "the parameter" => {
+                format!("to update it, assign it: `{} = …`; another value needs another name", name.text)
+            }
+            "a state" => format!("to change it, assign it: `{} = …`; another value needs another name", name.text),
+            _ => "give the new value another name".to_string(),
+        };
+        let d = Diagnostic::error("duplicate", name.span, message, "hides it");
+        Err(d.label(old.span, "declared here").help(help).into())
+    }
+
     pub fn declare_states(&mut self, defs: &[ast::ConstDef], span: Span) -> Res<()> {
         if self.declared.states.is_none() {
             if self.declared.owners.is_empty() {
@@ -327,16 +348,15 @@ impl Elab {
                 }
             };
             finite(fill, "the first value of a state", def.value.span)?;
-            let states = self.declared.states.get_or_insert_default();
-            if states.iter().any(|s| s.name == def.name.text) {
-                return fail(
-                    "duplicate",
-                    def.name.span,
-                    format!("there are two states `{}`", def.name.text),
-                    "the second",
-                );
+            self.not_reserved(&def.name)?;
+            if let Some(old) = self.binding(&def.name.text).map(|b| b.span) {
+                let message = format!("the state `{}` has the name of another value", def.name.text);
+                let d = Diagnostic::error("duplicate", def.name.span, message, "the second").label(old, "the first");
+                return Err(d.help("rename one").into());
             }
-            states.push(StateDecl { name: def.name.text.clone(), ty: ty.clone(), fill });
+            self.declared.reserved.push((def.name.clone(), "a state"));
+            let states = self.declared.states.get_or_insert_default();
+            states.push(StateDecl { name: def.name.text.clone(), span: def.name.span, ty: ty.clone(), fill });
             let source = super::frame::Source::Arg(self.declared.arguments);
             self.declared.arguments += 1;
             let v = self.outside(source, &def.name.text, ty.clone(), def.name.span)?;

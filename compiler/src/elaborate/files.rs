@@ -1,9 +1,12 @@
 //! From files to one set of declarations: imports, extensions, and the settings of the command line.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 use mngc_dsl::ast::{self, Item, ItemKind, StmtKind};
 use mngc_dsl::{Diagnostic, FileId, Sources, Span};
 
+use super::builtins;
 use super::suggest::suggestion;
 
 /// Finds a file that another one names: the path as written, the file that names it.
@@ -36,11 +39,21 @@ pub(crate) fn load(
     load: &mut Load,
     sets: &[(String, String)],
 ) -> Result<Unit, Vec<Diagnostic>> {
-    let mut reader =
-        Reader { sources, load, unit: Unit::default(), open: Vec::new(), done: Vec::new(), diags: Vec::new() };
+    let mut reader = Reader {
+        sources,
+        load,
+        unit: Unit::default(),
+        open: Vec::new(),
+        done: Vec::new(),
+        changed: HashMap::new(),
+        diags: Vec::new(),
+    };
     reader.file(main);
-    for (name, value) in sets {
-        reader.set(name, value);
+    if reader.diags.is_empty() {
+        reader.one_meaning();
+    }
+    for (i, (name, value)) in sets.iter().enumerate() {
+        reader.set(name, value, sets[..i].iter().find(|(n, v)| n == name && v != value).map(|(_, v)| v.as_str()));
     }
     if reader.diags.is_empty() { Ok(reader.unit) } else { Err(reader.diags) }
 }
@@ -52,6 +65,8 @@ struct Reader<'a> {
     /// Files whose reading has begun, with the place that asked for each.
     open: Vec<FileId>,
     done: Vec<FileId>,
+    /// What `extend` changed, by kind and name, with the place.
+    changed: HashMap<(&'static str, String), Span>,
     diags: Vec<Diagnostic>,
 }
 
@@ -104,11 +119,16 @@ impl Reader<'_> {
             ItemKind::Import(path) => self.other(&path),
             ItemKind::Extend { path, items } => {
                 let before = self.diags.len();
+                // What the extended file itself changed may change again.
+                let beside = self.changed.clone();
                 self.other(&path);
                 if self.diags.len() == before {
-                    self.once(&items);
+                    let below = std::mem::replace(&mut self.changed, beside);
                     for item in items {
                         self.change(item);
+                    }
+                    for (what, span) in below {
+                        self.changed.entry(what).or_insert(span);
                     }
                 }
             }
@@ -176,16 +196,48 @@ impl Reader<'_> {
         );
     }
 
-    /// Of the constants that one `extend` changes none may stand twice.
-    fn once(&mut self, items: &[Item]) {
-        let consts = items.iter().filter_map(|i| if let ItemKind::Const(defs) = &i.kind { Some(defs) } else { None });
-        let mut seen: Vec<&ast::Ident> = Vec::new();
-        for def in consts.flatten() {
-            match seen.iter().find(|s| s.text == def.name.text) {
-                Some(old) => self.twice("constant", &def.name.text, def.name.span, old.span),
-                None => seen.push(&def.name),
+    /// Notes a change; two files, or one file twice, that change the same thing are a mistake: neither comes first.
+    fn changes(&mut self, what: &'static str, name: &str, span: Span) {
+        if let Some(old) = self.changed.insert((what, name.to_string()), span) {
+            self.diags.push(
+                Diagnostic::error("duplicate", span, format!("{what} `{name}` is changed twice"), "the second time")
+                    .label(old, "the first")
+                    .help("one `extend` holds all changes of a file"),
+            );
+        }
+    }
+
+    /// A name has one meaning, whatever kind it is of.
+    fn one_meaning(&mut self) {
+        let unit = &self.unit;
+        let mut all: Vec<(&str, &ast::Ident)> = Vec::new();
+        all.extend(unit.consts.values().map(|d| ("a constant", &d.name)));
+        all.extend(unit.fns.values().map(|f| ("a function", &f.name)));
+        all.extend(unit.blocks.values().map(|b| ("a block", &b.name)));
+        all.extend(unit.models.values().map(|m| ("a model", &m.name)));
+        all.extend(unit.optimizers.values().map(|o| ("an optimizer", &o.name)));
+        all.sort_by_key(|(_, name)| (name.span.file, name.span.start));
+        let mut seen: HashMap<&str, (&str, Span)> = HashMap::new();
+        let mut diags = Vec::new();
+        for (kind, name) in all {
+            let text = name.text.as_str();
+            if matches!(text, "step" | "gradients") || builtins::constant(text).is_some() {
+                let what = match text {
+                    "step" => "the number of the step while training",
+                    "gradients" => "the gradients in `train`",
+                    _ => "built in",
+                };
+                let message = format!("`{text}` is {what}, and cannot be {kind} as well");
+                let d = Diagnostic::error("reserved-name", name.span, message, "this name is taken");
+                diags.push(d.help(format!("give it another name, such as `my_{text}`")));
+            }
+            if let Some((other, old)) = seen.insert(text, (kind, name.span)) {
+                let message = format!("`{text}` is {kind}, and {other} as well");
+                let d = Diagnostic::error("duplicate", name.span, message, "the second").label(old, "the first");
+                diags.push(d.help("rename one: a name has one meaning"));
             }
         }
+        self.diags.extend(diags);
     }
 
     /// A declaration inside `extend … { }`: it replaces one of the same name.
@@ -193,6 +245,7 @@ impl Reader<'_> {
         match item.kind {
             ItemKind::Const(defs) => {
                 for def in defs {
+                    self.changes("constant", &def.name.text, def.name.span);
                     match self.unit.consts.get_mut(&def.name.text) {
                         Some(old) => old.value = def.value,
                         None => {
@@ -219,10 +272,22 @@ impl Reader<'_> {
                     self.precision(s, true);
                 }
             }
-            ItemKind::Block(b) => _ = self.unit.blocks.insert(b.name.text.clone(), b),
-            ItemKind::Fn(f) => _ = self.unit.fns.insert(f.name.text.clone(), f),
-            ItemKind::Optimizer(o) => _ = self.unit.optimizers.insert(o.name.text.clone(), o),
-            ItemKind::Model(m) => _ = self.unit.models.insert(m.name.text.clone(), m),
+            ItemKind::Block(b) => {
+                self.changes("block", &b.name.text, b.name.span);
+                self.unit.blocks.insert(b.name.text.clone(), b);
+            }
+            ItemKind::Fn(f) => {
+                self.changes("function", &f.name.text, f.name.span);
+                self.unit.fns.insert(f.name.text.clone(), f);
+            }
+            ItemKind::Optimizer(o) => {
+                self.changes("optimizer", &o.name.text, o.name.span);
+                self.unit.optimizers.insert(o.name.text.clone(), o);
+            }
+            ItemKind::Model(m) => {
+                self.changes("model", &m.name.text, m.name.span);
+                self.unit.models.insert(m.name.text.clone(), m);
+            }
             ItemKind::Train(train) => self.change_train(train, item.span),
             ItemKind::Import(_) | ItemKind::Extend { .. } => self.diags.push(Diagnostic::error(
                 "misplaced",
@@ -283,6 +348,7 @@ impl Reader<'_> {
     }
 
     fn setting(&mut self, key: &str, span: Span, value: ast::Expr) {
+        self.changes("setting", key, span);
         if setting_keys().any(|k| k == key) {
             self.unit.settings.insert(key.to_string(), value);
         } else {
@@ -296,8 +362,8 @@ impl Reader<'_> {
         self.diags.push(d.help(help));
     }
 
-    /// `--set name=value`.
-    fn set(&mut self, name: &str, value: &str) {
+    /// `--set name=value`; `other` is another value of that name that stands before it.
+    fn set(&mut self, name: &str, value: &str, other: Option<&str>) {
         let is_const = self.unit.consts.contains_key(name);
         let is_setting = setting_keys().any(|k| k == name);
         let is_precision = name.strip_prefix("precision.").is_some_and(|k| PRECISION_KEYS.contains(&k));
@@ -305,8 +371,14 @@ impl Reader<'_> {
         let quoted = if is_text { format!("{value:?}") } else { value.to_string() };
         let file = self.sources.add(format!("--set {name}"), format!("const value = {quoted}"));
         let whole = Span::new(file, 0, self.sources.text(file).len());
+        if let Some(other) = other {
+            let message = format!("--set {name} is given twice: as `{other}` and as `{}`", value.trim());
+            let d = Diagnostic::error("duplicate", whole, message, "the second time");
+            self.diags.push(d.help("leave one out"));
+            return;
+        }
         if !(is_const || is_setting || is_precision) {
-            let names = self.unit.consts.keys().cloned().chain(setting_keys());
+            let names = self.unit.consts.keys().cloned().chain(all_keys());
             let help = suggestion(name, names.collect::<Vec<_>>().iter());
             let mut d = Diagnostic::error(
                 "unknown-setting",
@@ -319,7 +391,7 @@ impl Reader<'_> {
                 Some(format!(
                     "constants: {}; settings: {}",
                     consts.join(", "),
-                    setting_keys().collect::<Vec<_>>().join(", ")
+                    all_keys().collect::<Vec<_>>().join(", ")
                 ))
             });
             self.diags.push(d);
@@ -358,7 +430,12 @@ impl Reader<'_> {
     }
 }
 
-/// Every key that `--set` and `extend` may change, as they write it.
+/// Every key that `--set` may change beside constants.
+fn all_keys() -> impl Iterator<Item = String> {
+    setting_keys().chain(PRECISION_KEYS.iter().map(|k| format!("precision.{k}")))
+}
+
+/// Every key of `train` and its `validate`, as `--set` and `extend` write it.
 pub(crate) fn setting_keys() -> impl Iterator<Item = String> {
     let train = TRAIN_KEYS.iter().map(|k| k.to_string());
     train.chain(VALIDATE_KEYS.iter().map(|k| format!("validate.{k}")))

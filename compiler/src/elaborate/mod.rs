@@ -131,6 +131,8 @@ pub(crate) struct Elab {
     pub declared: declare::Declared,
     /// Parameters whose rows the model looks up.
     pub tables: Vec<Slot>,
+    /// Parameters whose rows are the classes of the loss.
+    pub heads: Vec<Slot>,
     /// Functions made of optimizers; none where that failed.
     pub optimizer_fns: HashMap<String, Option<Rc<optimizer::OptimizerFn>>>,
 }
@@ -164,6 +166,7 @@ impl Elab {
             declaring: true,
             declared: declare::Declared::default(),
             tables: Vec::new(),
+            heads: Vec::new(),
             optimizer_fns: HashMap::new(),
         };
         (elab, unit.train.map(|(t, s)| (Rc::new(t), s)), unit.precision)

@@ -60,7 +60,12 @@ impl Elab {
     fn model_body(&mut self, model: &Rc<ast::Model>, var: &ast::Ident, axis: Dim) -> Res<Value> {
         let size = Value::Num(self.m.dims.size(axis) as f64, Some(Tag::Axis(axis)));
         self.bind(&var.text, size, Kind::Fixed, var.span);
-        for input in &model.inputs {
+        for (i, input) in model.inputs.iter().enumerate() {
+            if let Some(old) = model.inputs[..i].iter().find(|p| p.name.text == input.name.text) {
+                let message = format!("model {} has two inputs `{}`", model.name.text, input.name.text);
+                let d = Diagnostic::error("duplicate", input.name.span, message, "the second");
+                return Err(d.label(old.name.span, "the first").help("leave one out").into());
+            }
             let Some(position) = INPUTS.iter().position(|n| *n == input.name.text) else {
                 return fail_help(
                     "unknown-input",

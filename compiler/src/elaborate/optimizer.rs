@@ -11,6 +11,7 @@ use super::model::Meta;
 use super::stmt::Flow;
 use super::value::{Kind, Tensor, Value, key_part};
 use super::{Elab, Fail, Res, fail, fail_help};
+use crate::check::uses::Uses;
 use crate::ir::{self, DType, Op, Type};
 
 /// An optimizer's function for one kind of parameter: `w, g, tensors of the hyper-parameters, states` → `w, states`.
@@ -62,6 +63,20 @@ impl Elab {
                 format!("write `optimizer {}(w, g; lr) {{ … }}`: a parameter and its gradient", opt.name.text),
             );
         };
+        let named = |list: &[ast::Param], what| list.iter().map(move |p| (p.name.clone(), what)).collect::<Vec<_>>();
+        let reserved = [
+            named(&opt.tensors[..1], "the parameter"),
+            named(&opt.tensors[1..], "the gradient"),
+            named(&opt.hyper, "a hyper-parameter"),
+        ]
+        .concat();
+        for (i, (name, what)) in reserved.iter().enumerate() {
+            if let Some((old, other)) = reserved[..i].iter().find(|(n, _)| n.text == name.text) {
+                let message = format!("{what} of optimizer {} has the name of {other}", opt.name.text);
+                let d = Diagnostic::error("duplicate", name.span, message, "the second").label(old.span, "the first");
+                return Err(d.help("rename one").into());
+            }
+        }
         let outer_types: Vec<Type> = hyper.iter().flat_map(|(_, v, _)| v.tensors()).map(|t| self.ty(t)).collect();
         let mut frame = self.new_frame(&opt.name.text, DType::F32, None);
         let id = frame.id;
@@ -81,6 +96,7 @@ impl Elab {
         }
         self.frames.push(frame);
         let outer_states = self.declared.states.replace(Vec::new());
+        let outer_reserved = std::mem::replace(&mut self.declared.reserved, reserved);
         let outer_arguments = std::mem::replace(&mut self.declared.arguments, 2 + next);
         let owners = std::mem::take(&mut self.declared.owners);
         let step = std::mem::replace(&mut self.step, true);
@@ -104,11 +120,12 @@ impl Elab {
                     "it assigns its parameter: `w = …`",
                 );
             }
-            s.optimizer_results(opt, read, w)
+            s.optimizer_results(opt, stored, read, w)
         });
         self.step = step;
         self.declared.owners = owners;
         self.declared.arguments = outer_arguments;
+        self.declared.reserved = outer_reserved;
         let states = std::mem::replace(&mut self.declared.states, outer_states).unwrap_or_default();
         let frame = self.frames.pop().ok_or(Fail::Silent)?;
         let of_matrices = self.has_dot(&frame.graph);
@@ -118,37 +135,24 @@ impl Elab {
     }
 
     /// New values of the parameter and of every state, as they are stored.
-    fn optimizer_results(&mut self, opt: &ast::Optimizer, read: ir::Value, w: &Type) -> Res<Value> {
+    fn optimizer_results(&mut self, opt: &ast::Optimizer, before: ir::Value, read: ir::Value, w: &Type) -> Res<Value> {
         let weight = &opt.tensors[0].name;
-        for p in opt.hyper.iter().chain(&opt.tensors[1..]) {
+        for p in &opt.hyper {
             let unused = self.binding(&p.name.text).is_some_and(|b| !b.used && b.span == p.name.span);
             if unused {
-                let what = if opt.hyper.iter().any(|h| h.name == p.name) { "hyper-parameter" } else { "gradient" };
                 return fail_help(
                     "unused-hyper-parameter",
                     p.name.span,
-                    format!("the {what} `{}` of optimizer {} is not used", p.name.text, opt.name.text),
+                    format!("the hyper-parameter `{}` of optimizer {} is not used", p.name.text, opt.name.text),
                     "never read",
                     "use it in the body, or remove it here and where the optimizer is called",
                 );
             }
         }
         let states = self.declared.states.clone().unwrap_or_default();
-        for state in &states {
-            let unused = self.binding(&state.name).filter(|b| !b.used).map(|b| b.span);
-            if let Some(span) = unused {
-                return fail_help(
-                    "unused-state",
-                    span,
-                    format!("the state `{}` of optimizer {} is not used", state.name, opt.name.text),
-                    "never read",
-                    "use it in the body, or remove it: it takes the memory of a parameter",
-                );
-            }
-        }
+        let unchanged = self.binding(&weight.text).is_some_and(|b| matches!(b.value, Value::Tensor(t) if t.v == read));
         let mut out = vec![self.stored(&weight.text, w, weight.span)?];
-        if matches!(out[0], Value::Tensor(t) if t.v == read || self.frames.last().is_some_and(|f| f.graph.def_node(t.v).is_none()))
-        {
+        if unchanged || matches!(out[0], Value::Tensor(t) if t.v == before) {
             return Err(Diagnostic::error(
                 "no-update",
                 opt.name.span,
@@ -161,7 +165,60 @@ impl Elab {
         for state in &states {
             out.push(self.stored(&state.name, &state.ty, opt.name.span)?);
         }
+        self.states_matter(opt, &states, &out)?;
         Ok(Value::list(out))
+    }
+
+    /// Every state changes, and the parameter depends on it: by itself or by way of other states. So does the gradient.
+    fn states_matter(&mut self, opt: &ast::Optimizer, states: &[StateDecl], results: &[Value]) -> Res<()> {
+        let frame = self.frames.last().ok_or(Fail::Silent)?;
+        let value = |v: &Value| if let Value::Tensor(t) = v { Some(t.v) } else { None };
+        let results: Vec<ir::Value> = results.iter().filter_map(value).collect();
+        // Arguments: the parameter, its gradient, tensors of the hyper-parameters, then the states in order.
+        let first = self.declared.arguments - states.len();
+        let place = |arg: usize| frame.sources.iter().position(|s| *s == Source::Arg(arg));
+        let mut uses = Uses::new(&self.m);
+        let mut asked = vec![results[0]];
+        let used = loop {
+            let used = uses.of(&frame.graph, &asked);
+            let states =
+                (0..states.len()).filter(|&i| place(first + i).is_some_and(|p| used[p])).map(|i| results[1 + i]);
+            let next: Vec<ir::Value> = std::iter::once(results[0]).chain(states).collect();
+            if next.len() == asked.len() {
+                break used;
+            }
+            asked = next;
+        };
+        let used = |arg: usize| place(arg).is_some_and(|p| used[p]);
+        for (i, state) in states.iter().enumerate() {
+            let unchanged = place(first + i).is_some_and(|p| results[1 + i] == frame.graph.params[p]);
+            let (what, label, help) = match (used(first + i), unchanged) {
+                (false, _) => (
+                    "is not used",
+                    "the parameter does not depend on it",
+                    "use it in the body, or remove it: it takes the memory of a parameter".to_string(),
+                ),
+                (true, true) => (
+                    "never changes",
+                    "never assigned",
+                    format!("assign it, `{0} = …`, or write its value where it is read", state.name),
+                ),
+                (true, false) => continue,
+            };
+            let message = format!("the state `{}` of optimizer {} {what}", state.name, opt.name.text);
+            return fail_help("unused-state", state.span, message, label, help);
+        }
+        if !used(1) {
+            let gradient = &opt.tensors[1].name;
+            return fail_help(
+                "unused-hyper-parameter",
+                gradient.span,
+                format!("the gradient `{}` of optimizer {} is not used", gradient.text, opt.name.text),
+                "the parameter does not depend on it",
+                "use it in the body: without it nothing is learnt",
+            );
+        }
+        Ok(())
     }
 
     /// The value that a name has at the end, rounded to the dtype that it is stored in.

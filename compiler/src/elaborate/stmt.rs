@@ -47,7 +47,11 @@ impl Elab {
             StmtKind::Let(bindings) | StmtKind::Var(bindings) => {
                 let kind = if matches!(stmt.kind, StmtKind::Let(_)) { Kind::Fixed } else { Kind::Mutable };
                 for target in bindings.iter().flat_map(|b| &b.targets) {
-                    if self.scopes.last().is_none_or(|s| !names_in(target).iter().all(|n| s.names.contains_key(*n))) {
+                    if self
+                        .scopes
+                        .last()
+                        .is_none_or(|s| !idents_in(target).iter().all(|n| s.names.contains_key(&n.text)))
+                    {
                         self.poison(target, Some(kind));
                     }
                 }
@@ -163,9 +167,12 @@ impl Elab {
     fn bindings(&mut self, bindings: &[ast::Binding], kind: Kind) -> Res<()> {
         let mut first = Ok(());
         for binding in bindings {
-            let result = self.eval(&binding.value).and_then(|v| match binding.targets.as_slice() {
-                [one] => self.destructure(one, v, Some(kind)),
-                many => self.spread(many, v, Some(kind), binding.value.span),
+            let result = self.eval(&binding.value).and_then(|v| {
+                binding.targets.iter().flat_map(idents_in).try_for_each(|name| self.not_reserved(name))?;
+                match binding.targets.as_slice() {
+                    [one] => self.destructure(one, v, Some(kind)),
+                    many => self.spread(many, v, Some(kind), binding.value.span),
+                }
             });
             let result = self.report(result);
             if let Err(fail) = result {
@@ -187,10 +194,11 @@ pub(crate) fn misplaced<T>(span: Span, message: &str) -> Res<T> {
     fail("misplaced", span, message, "not here")
 }
 
-fn names_in(pattern: &ast::Pattern) -> Vec<&str> {
+/// Every name of a pattern, in order.
+pub(crate) fn idents_in(pattern: &ast::Pattern) -> Vec<&ast::Ident> {
     match pattern {
-        ast::Pattern::Name(n) => vec![&n.text],
+        ast::Pattern::Name(n) => vec![n],
         ast::Pattern::Ignore(_) => vec![],
-        ast::Pattern::Seq(parts, _) => parts.iter().flat_map(names_in).collect(),
+        ast::Pattern::Seq(parts, _) => parts.iter().flat_map(idents_in).collect(),
     }
 }

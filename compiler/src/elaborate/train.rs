@@ -7,16 +7,22 @@ use mngc_dsl::{Diagnostic, FileId, Span, ast};
 
 use super::files::{TRAIN_KEYS, VALIDATE_KEYS};
 use super::frame::Source;
-use super::model::Meta;
+use super::model::{INPUTS, Meta};
 use super::settings::{Recipes, Settings};
-use super::stmt::Flow;
+use super::stmt::{Flow, idents_in};
 use super::suggest::suggestion;
-use super::update::{Update, tables};
+use super::update::{Update, slots_of_role};
 use super::value::{Gradients, Kind, Value};
 use super::{Elab, Elaborated, Fail, Res, fail, fail_help};
+use crate::check::roles::Role;
+use crate::check::uses::Uses;
 use crate::ir::{self, DType, HostExpr, Output, Scalar, ScalarData, Slot, SlotRole};
 use ast::StmtKind;
 use std::sync::Arc;
+
+/// Names that the log's lines have for themselves: what a recipe logs needs others.
+const LOG_FIELDS: [&str; 9] =
+    ["event", "step", "train_loss", "val_loss", "loss", "gradient_norm", "ms", "tokens", "seconds"];
 
 /// The function of `update` before it is bound.
 pub(crate) struct Optimize {
@@ -72,8 +78,12 @@ impl Elab {
             return fail_help("no-parameters", model.name.span, message, "nothing to train", help);
         }
         self.declaring = false;
-        self.tables = tables(&self.m, &train_model);
-        self.check_used(&train_model)?;
+        self.tables = slots_of_role(&self.m, &train_model, Role::Rows);
+        self.heads = slots_of_role(&self.m, &train_model, Role::Classes);
+        // What failed above may be what uses it.
+        if self.diags.is_empty() {
+            self.check_used(&train_model, &model)?;
+        }
         let (recipe, settings, update) = self.train_block(&train, &model, &size, span)?;
         let validate_model = match &recipe.validate {
             Some((.., sequence)) if *sequence != recipe.sequence => {
@@ -143,6 +153,13 @@ impl Elab {
                 help,
             );
         }
+        for (i, binding) in train.bindings.iter().enumerate() {
+            if let Some(old) = train.bindings[..i].iter().find(|b| b.key.text == binding.key.text) {
+                let message = format!("`{}` is given twice", binding.key.text);
+                let d = Diagnostic::error("duplicate", binding.key.span, message, "the second time");
+                return Err(d.label(old.key.span, "the first").help("leave one out").into());
+            }
+        }
         let Some(binding) = train.bindings.first() else {
             let at = train.model.as_ref().map_or(span, |m| m.span);
             let var = known.first().copied().unwrap_or("T");
@@ -158,10 +175,33 @@ impl Elab {
         Ok((self.report(value)?, binding.value.span))
     }
 
-    /// Every parameter must be read by the model.
-    fn check_used(&mut self, model: &Meta) -> Res<()> {
-        let read: Vec<Slot> =
-            model.sources.iter().filter_map(|s| if let Source::Slot(s) = s { Some(*s) } else { None }).collect();
+    /// The loss must depend on every parameter and every input of the model.
+    fn check_used(&mut self, model: &Meta, declared: &ast::Model) -> Res<()> {
+        let names = &self.m.funcs[model.func].result_names;
+        let loss = names.iter().position(|n| n == "loss").ok_or(Fail::Silent)?;
+        let used = Uses::new(&self.m).of_result(model.func, loss);
+        let sources = || model.sources.iter().zip(&used);
+        for (i, input) in INPUTS.iter().enumerate() {
+            let found = sources().find(|(source, _)| **source == Source::Arg(i));
+            let place = declared.inputs.iter().find(|p| p.name.text == *input);
+            let message = format!("the loss does not depend on `{input}`");
+            match (found, place) {
+                (Some((_, true)), _) => {}
+                // Without tokens there is nothing to learn; targets may be made from them.
+                (None, _) if i > 0 => {}
+                (_, place) => {
+                    let at = declared.body.stmts.iter().rev().find(|s| matches!(s.kind, StmtKind::Return(_)));
+                    let at = at.map_or(declared.name.span, |s| s.span);
+                    let mut d = Diagnostic::error("unused-input", at, message, "this loss");
+                    d.labels.extend(place.map(|p| (p.name.span, "declared here".to_string())));
+                    let help = "`loss: cross_entropy(cast(logits, f32), targets)` compares what the model makes of `tokens` with `targets`";
+                    self.push(d.help(help))?;
+                }
+            }
+        }
+        let read: Vec<Slot> = sources()
+            .filter_map(|(s, used)| if let (Source::Slot(s), true) = (s, used) { Some(*s) } else { None })
+            .collect();
         let unused: Vec<(String, Span)> = self
             .m
             .slots
@@ -178,10 +218,10 @@ impl Elab {
             let d = Diagnostic::error(
                 "unused-parameter",
                 span,
-                format!("nothing uses parameter `{name}`"),
+                format!("the loss does not depend on parameter `{name}`"),
                 "declared here",
             );
-            self.push(d.help("remove it, or use it in the model"))?;
+            self.push(d.help("remove it, or use it in the model: nothing would train it"))?;
         }
         Ok(())
     }
@@ -271,7 +311,7 @@ impl Elab {
                     return self.train_setting(key, value, settings);
                 }
                 if let Some(update) = updates.first()
-                    && let Some(key) = names(targets).find(|n| n.text == "gradients")
+                    && let Some(key) = targets.iter().flat_map(idents_in).find(|n| n.text == "gradients")
                 {
                     let message = "`gradients` is changed after an `update` that uses it";
                     let d = Diagnostic::error("misplaced", key.span, message, "changed here");
@@ -293,6 +333,17 @@ impl Elab {
                             && self.ty(*t).rank() != 0
                         {
                             continue;
+                        }
+                        if LOG_FIELDS.contains(&name.text.as_str()) {
+                            let message = format!("the log has a field `{}` of its own", name.text);
+                            let help = format!("give it another name: `my_{}`", name.text);
+                            return fail_help(
+                                "reserved-name",
+                                name.span,
+                                message,
+                                "would be logged under this name",
+                                help,
+                            );
                         }
                         logged.retain(|(n, _)| *n != name.text);
                         logged.push((name.text.clone(), value));
@@ -386,20 +437,6 @@ impl Elab {
         }
         Ok(())
     }
-}
-
-/// The names of some patterns.
-fn names(patterns: &[ast::Pattern]) -> impl Iterator<Item = &ast::Ident> {
-    let mut out = Vec::new();
-    let mut work: Vec<&ast::Pattern> = patterns.iter().rev().collect();
-    while let Some(pattern) = work.pop() {
-        match pattern {
-            ast::Pattern::Name(name) => out.push(name),
-            ast::Pattern::Ignore(_) => {}
-            ast::Pattern::Seq(parts, _) => work.extend(parts.iter().rev()),
-        }
-    }
-    out.into_iter()
 }
 
 fn unknown_setting<T>(key: &ast::Ident, keys: &[&str]) -> Res<T> {

@@ -11,7 +11,8 @@ use super::model::Meta;
 use super::suggest::suggestion;
 use super::value::{Tensor, Value};
 use super::{Elab, Fail, Res, fail, fail_help};
-use crate::ir::{self, Op, Output, Slot, SlotData, SlotRole};
+use crate::check::roles::{self, Role};
+use crate::ir::{self, Output, Slot, SlotData, SlotRole};
 use ast::Selector;
 
 /// An `update` statement with its arguments evaluated.
@@ -211,6 +212,22 @@ impl Elab {
         Ok(())
     }
 
+    /// Rows of embeddings and heads are independent of each other: an optimizer that mixes them is a mistake.
+    fn not_for_matrices(&self, optimizer: &str, data: &SlotData, slot: Slot, span: Span) -> Res<()> {
+        let (what, why) = if self.tables.contains(&slot) {
+            ("an embedding", "its rows are looked up by token")
+        } else if self.heads.contains(&slot) {
+            ("a head", "its rows are classes, which the loss chooses from")
+        } else {
+            return Ok(());
+        };
+        let message = format!("optimizer {optimizer} multiplies matrices, and `{}` is {what}", data.name);
+        let mut d = Diagnostic::error("embedding-update", span, message, "takes it");
+        d.labels.extend(data.loc.map(|loc| (loc, why.to_string())));
+        let help = format!("rows of {what} are independent: give it to an elementwise optimizer such as adam");
+        Err(d.help(help).into())
+    }
+
     fn apply(
         &mut self,
         update: &Update,
@@ -223,10 +240,18 @@ impl Elab {
         let name = &update.optimizer.name.text;
         let known = self.diags.len();
         let made = match self.optimizer_fn(&update.optimizer, &data.ty, &update.args, span) {
-            // What fails on a vector may be meant for matrices: the parameter is the mistake, not the optimizer's body.
-            Err(Fail::Silent) if data.ty.rank() != 2 && self.diags.len() > known => {
-                let inner = self.diags.drain(known..).next();
+            // The mistake may be the optimizer's or the choice of parameters: the message is of the first, the note of both.
+            Err(Fail::Silent) if self.diags.len() > known => {
                 let shape = self.show_dims(&data.ty.dims);
+                let note = format!("optimizer {name} takes `{}` here, which is {shape}", data.name);
+                let of_rank = data.ty.rank() != 2 && matches!(self.diags[known].code, "axes" | "no-axis");
+                if !of_rank {
+                    if data.ty.rank() != 2 {
+                        self.diags[known].notes.push(note);
+                    }
+                    return Err(Fail::Silent);
+                }
+                let inner = self.diags.drain(known..).next();
                 let message = format!("optimizer {name} does not work on `{}`, which is {shape}", data.name);
                 let mut d = Diagnostic::error("not-a-matrix", span, message, "takes it");
                 d.labels.extend(data.loc.map(|loc| (loc, "declared here".to_string())));
@@ -237,16 +262,8 @@ impl Elab {
             }
             other => other?,
         };
-        if made.of_matrices && self.tables.contains(&slot) {
-            let message = format!("optimizer {name} multiplies matrices, and `{}` is an embedding", data.name);
-            let d = Diagnostic::error("embedding-update", span, message, "takes it");
-            let d = match data.loc {
-                Some(loc) => d.label(loc, "its rows are looked up by token"),
-                None => d,
-            };
-            return Err(d
-                .help("rows of an embedding are independent: give it to an elementwise optimizer such as adam")
-                .into());
+        if made.of_matrices {
+            self.not_for_matrices(name, &data, slot, span)?;
         }
         let w = self.slot_value(slot, span)?;
         let Some(&(_, g)) = update.gradients.iter().find(|(s, _)| *s == slot) else { return Err(Fail::Silent) };
@@ -274,32 +291,9 @@ impl Elab {
     }
 }
 
-/// Slots of a function whose rows are looked up: tables of a gather, through calls and casts.
-pub(crate) fn tables(m: &ir::Module, meta: &Meta) -> Vec<Slot> {
-    let is_table = gathered(m, meta.func);
-    let slots = meta.sources.iter().zip(is_table).filter(|(_, t)| *t);
-    slots.filter_map(|(s, _)| if let Source::Slot(s) = s { Some(*s) } else { None }).collect()
-}
-
-/// Which parameters of a function are looked up by row.
-fn gathered(m: &ir::Module, func: ir::Func) -> Vec<bool> {
-    let g = &m.funcs[func];
-    let mut table = vec![false; g.values.len()];
-    for node in g.nodes.values() {
-        match node.op {
-            Op::Gather => table[node.args[0].as_u32() as usize] = true,
-            Op::Call { func, .. } => {
-                for (&arg, t) in node.args.iter().zip(gathered(m, func)) {
-                    table[arg.as_u32() as usize] |= t;
-                }
-            }
-            _ => {}
-        }
-    }
-    for node in g.nodes.values().rev() {
-        if let (Op::Cast, true) = (&node.op, table[node.results[0].as_u32() as usize]) {
-            table[node.args[0].as_u32() as usize] = true;
-        }
-    }
-    g.params.iter().map(|p| table[p.as_u32() as usize]).collect()
+/// Slots of a model's function that have a role in it.
+pub(crate) fn slots_of_role(m: &ir::Module, meta: &Meta, role: Role) -> Vec<Slot> {
+    let of_role = roles::params(m, meta.func, role);
+    let slot = |&i: &usize| if let Source::Slot(s) = &meta.sources[i] { Some(*s) } else { None };
+    of_role.iter().filter_map(slot).collect()
 }
