@@ -9,7 +9,8 @@
 //!
 //! Every symmetric matrix is known as a polynomial, without constant term, in one symmetric matrix, its root. Numbers,
 //! signs, casts between floats and other names of axes keep that; sums do where the roots are equal. Other elementwise
-//! ops on symmetric matrices give one that is its own root. A matrix may have batch axes before its own two.
+//! ops on symmetric matrices give one that is its own root. A matrix may have batch axes before its own two, and x·xᵀ may
+//! sum over any axes of x.
 
 use cranelift_entity::SecondaryMap;
 use cranelift_entity::packed_option::PackedOption;
@@ -17,7 +18,7 @@ use cranelift_entity::packed_option::PackedOption;
 use super::flow::Flow;
 use crate::ir::{BinaryOp, Node, NodeData, Op, UnaryOp, Value};
 
-/// Which `dot` nodes are symmetric in the last two axes of their result.
+/// Which `dot` nodes are symmetric as a matrix of the free axes of their operands.
 pub fn products(flow: &Flow) -> SecondaryMap<Node, bool> {
     let mut s = Symmetric { flow, root: SecondaryMap::new() };
     let mut symmetric = SecondaryMap::new();
@@ -25,7 +26,10 @@ pub fn products(flow: &Flow) -> SecondaryMap<Node, bool> {
         let [result] = data.results[..] else { continue };
         let root = s.root_of(data, result);
         s.root[result] = root.into();
-        symmetric[node] = matches!(data.op, Op::Dot { .. }) && root.is_some();
+        symmetric[node] = match (&data.op, &data.args[..]) {
+            (Op::Dot { batch, contract }, &[a, b]) => root.is_some() || s.is_gram(batch, contract, a, b),
+            _ => false,
+        };
     }
     symmetric
 }
@@ -62,21 +66,25 @@ impl Symmetric<'_> {
         }
     }
 
+    /// The root of a product of two matrices.
     fn product(&self, batch: &[(u8, u8)], contract: &[(u8, u8)], a: Value, b: Value, result: Value) -> Option<Value> {
-        let g = self.flow.g;
-        let rank = g.ty(a).rank();
-        // Batch axes come first, the same ones of both, and one axis of each matrix is summed over.
-        let matrices = rank == batch.len() + 2 && g.ty(b).rank() == rank;
-        let same_batch = batch.iter().enumerate().all(|(i, &(x, y))| x == y && i == x as usize);
-        let &[(i, j)] = contract else { return None };
-        if !matrices || !same_batch {
-            return None;
+        let rank = self.flow.g.ty(a).rank();
+        if self.is_gram(batch, contract, a, b) && rank == batch.len() + contract.len() + 1 {
+            // A polynomial in a's own root, if it has one: a square.
+            let square = rank == batch.len() + 2 && is_leading(batch);
+            return self.root[a]
+                .expand()
+                .filter(|&root| square && self.root[b].expand() == Some(root))
+                .or(Some(result));
         }
-        match (self.root[a].expand(), self.root[b].expand()) {
-            (Some(x), Some(y)) if x == y => Some(x),
-            _ if i == j && self.scaled(a) == self.scaled(b) => Some(result),
-            _ => None,
-        }
+        let matrices = is_leading(batch) && contract.len() == 1 && rank == batch.len() + 2;
+        let root = self.root[a].expand()?;
+        (matrices && self.root[b].expand() == Some(root)).then_some(root)
+    }
+
+    /// Whether a product is one of a tensor with itself, but for numbers, along the same axes.
+    fn is_gram(&self, batch: &[(u8, u8)], contract: &[(u8, u8)], a: Value, b: Value) -> bool {
+        batch.iter().chain(contract).all(|(i, j)| i == j) && self.scaled(a) == self.scaled(b)
     }
 
     /// What a value is but for numbers that multiply it and its dtype.
@@ -101,4 +109,9 @@ impl Symmetric<'_> {
         let dims = &self.flow.m.dims;
         dims.sizes(&self.flow.g.ty(a).dims) == dims.sizes(&self.flow.g.ty(b).dims)
     }
+}
+
+/// Whether batch axes are the first of both operands, in order.
+fn is_leading(batch: &[(u8, u8)]) -> bool {
+    batch.iter().enumerate().all(|(i, &(x, y))| x == y && x as usize == i)
 }
