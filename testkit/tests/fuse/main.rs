@@ -3,14 +3,18 @@
 
 mod steps;
 
+use std::collections::BTreeMap;
+
 use mngc_compiler::ir::typing::Stage;
-use mngc_compiler::ir::{CallKind, Entry, EntryKind, Fusion, Input, Module, Op, Output, print};
+use mngc_compiler::ir::{
+    CallKind, Entry, EntryKind, Func, Fusion, Input, Module, Op, Output, Type, ValueData, ValueDef, print, verify,
+};
 use mngc_compiler::passes;
 use mngc_compiler::schedule;
 use mngc_compiler::schedule::cluster::{self, Leaf};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::plan::Launch;
-use mngc_runtime::{Context, Precision, evaluate};
+use mngc_runtime::{Context, Data, Precision, evaluate};
 use mngc_testkit::{Case, Config, bits, cases};
 use proptest::prelude::*;
 
@@ -48,6 +52,34 @@ fn calls(m: &Module, fusion: Fusion) -> usize {
     nodes.filter(|node| matches!(node.op, Op::Call { kind: CallKind::Fused(f), .. } if f == fusion)).count()
 }
 
+/// The module with the product of every symmetric call as a further output of its entry, named by its batch axes.
+fn with_products(m: &Module) -> Module {
+    let mut m = m.clone();
+    let entry = m.entries.values_mut().next().expect("an entry");
+    let mut product: BTreeMap<Func, (Type, usize)> = BTreeMap::new();
+    let mut g = m.funcs[entry.func].clone();
+    for node in g.nodes.keys().collect::<Vec<_>>() {
+        let Op::Call { func, kind: CallKind::Fused(Fusion::SymmetricDot) } = g.nodes[node].op else { continue };
+        let body = &mut m.funcs[func];
+        let (ty, batch) = product.entry(func).or_insert_with(|| {
+            let dots = body.nodes.values().filter_map(|n| match &n.op {
+                Op::Dot { batch, .. } => Some((n.results[0], batch.len())),
+                _ => None,
+            });
+            let (dot, batch) = dots.last().expect("a product");
+            body.result("", dot);
+            (body.ty(dot).clone(), batch)
+        });
+        let def = ValueDef::Result(node, g.nodes[node].results.len());
+        let value = g.values.push(ValueData { ty: ty.clone(), def });
+        g.nodes[node].results.push(value);
+        entry.outputs.push(Output::Host(format!("product{}", g.results.len())));
+        g.result(format!("product {batch}"), value);
+    }
+    m.funcs[entry.func] = g;
+    m
+}
+
 /// Both kinds of cases: of all ops, and of what training steps are made of.
 fn any_case() -> impl Strategy<Value = Case> {
     let step = (proptest::collection::vec(any::<u32>(), 0..160), 0u64..1 << 32);
@@ -71,6 +103,32 @@ proptest! {
                     print::module(&after),
                     print::module(&before)
                 );
+            }
+        }
+    }
+
+    /// As matrices of the free axes, which come last: up to the rounding of f64.
+    #[test]
+    fn symmetric_products_are_symmetric(case in any_case()) {
+        let m = with_products(&fused(&flat(&case), passes::FUSE));
+        if let Err(errors) = verify::module(&m, Stage::CastsPlaced) {
+            panic!("{}\n{}", errors[0], print::module(&m));
+        }
+        let entry = m.entries.values().next().expect("an entry");
+        let ctx = Context::new(Precision::F64, case.seed, 3);
+        let found = evaluate(&m, entry.func, case.args.clone(), &ctx).expect("it runs");
+        let results = &m.funcs[entry.func];
+        for (tensor, name) in found.iter().zip(&results.result_names) {
+            let Some(batch) = name.strip_prefix("product ") else { continue };
+            let Data::Float(x) = tensor.data() else { panic!("{name} is no float") };
+            let free = &tensor.sizes()[batch.parse().expect("a number")..];
+            let n: usize = free[free.len() / 2..].iter().product();
+            let size = x.iter().filter(|x| x.is_finite()).fold(0.0, |a: f64, x| a.max(x.abs()));
+            for (at, &a) in x.iter().enumerate() {
+                let (matrix, i, j) = (at / (n * n), at / n % n, at % n);
+                let b = x[matrix * n * n + j * n + i];
+                let close = (a - b).abs() <= 1e-9 * size || !a.is_finite() || !b.is_finite();
+                prop_assert!(close, "{a} against {b} in\n{}", print::module(&m));
             }
         }
     }

@@ -84,7 +84,8 @@ impl Symmetric<'_> {
 
     /// Whether a product is one of a tensor with itself, but for numbers, along the same axes.
     fn is_gram(&self, batch: &[(u8, u8)], contract: &[(u8, u8)], a: Value, b: Value) -> bool {
-        batch.iter().chain(contract).all(|(i, j)| i == j) && self.scaled(a) == self.scaled(b)
+        let is_matrix = self.flow.g.ty(a).rank() > batch.len() + contract.len();
+        is_matrix && batch.iter().chain(contract).all(|(i, j)| i == j) && self.scaled(a) == self.scaled(b)
     }
 
     /// What a value is but for numbers that multiply it and its dtype.
