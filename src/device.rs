@@ -5,8 +5,9 @@ use std::fmt;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use mngc_compiler::Program;
-use mngc_runtime::{Backend, Precision, Reference};
+use mngc_runtime::{Backend, Cpu, Precision, Reference};
 
+use crate::load::Schedule;
 use crate::output::Usage;
 
 /// What may stand after `--device`.
@@ -43,6 +44,8 @@ pub enum Oracle {
 /// A device that is there, with what it needs to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen {
+    /// The processor.
+    Cpu,
     /// The oracle.
     Reference(Precision),
 }
@@ -50,20 +53,25 @@ pub enum Chosen {
 /// The device that the options ask for, before anything is loaded or compiled for it.
 pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
     match (device, oracle) {
-        (Device::Auto | Device::Reference, None) => Ok(Chosen::Reference(Precision::Rounded)),
+        (Device::Auto | Device::Cpu, None) => Ok(Chosen::Cpu),
+        (Device::Reference, None) => Ok(Chosen::Reference(Precision::Rounded)),
         (Device::Auto | Device::Reference, Some(Oracle::F64)) => Ok(Chosen::Reference(Precision::F64)),
         (other, Some(_)) => {
             let message = format!("--oracle needs --device reference: device {other} computes in its own precision");
             Err(Usage(message).into())
         }
-        (other, None) => bail!("device {other} is not there yet: this version runs on --device reference"),
+        (other, None) => bail!("device {other} is not there yet: this version runs on --device cpu and reference"),
     }
 }
 
 impl Chosen {
     /// The backend of a program, its slots still empty.
-    pub fn open(self, program: &Program, seed: u64, _threads: Option<usize>) -> Result<Box<dyn Backend>> {
+    pub fn open(self, program: &Program, seed: u64, threads: Option<usize>) -> Result<Box<dyn Backend>> {
         Ok(match self {
+            Chosen::Cpu => {
+                let Schedule { module, plan, .. } = Schedule::of(program)?;
+                Box::new(Cpu::new(module, &plan, seed, threads)?)
+            }
             Chosen::Reference(precision) => Box::new(Reference::new(program.module.clone(), seed, precision)),
         })
     }
@@ -71,6 +79,7 @@ impl Chosen {
     /// What the log says of its precision.
     pub fn precision(self) -> &'static str {
         match self {
+            Chosen::Cpu => "f32",
             Chosen::Reference(Precision::F64) => "f64",
             Chosen::Reference(Precision::Rounded) => "rounded",
         }

@@ -186,7 +186,7 @@ fn settings_change_the_program_and_unknown_ones_are_refused() {
 fn devices_of_later_versions_are_refused_by_name() {
     let folder = folder();
     let out = folder.path().join("run");
-    for device in ["cpu", "cuda", "soft"] {
+    for device in ["cuda", "soft"] {
         let args = ["run", "gpt2-mini", "--steps", "1", "--out", text(&out), "--device", device];
         assert!(fails(1, &args).contains(&format!("device {device} is not there yet")));
         fails(2, &[&args[..], &["--oracle", "f64"]].concat());
