@@ -247,6 +247,9 @@ pub fn canonical(from: &Graph) -> Graph {
 /// Binds a function to slots, host scalars and batch inputs.
 fn entry(m: &mut Module, func: Func, tape: &mut Tape) {
     let graph = m.funcs[func].clone();
+    // The init of stage 0 would have to write every slot.
+    let kind = tape.of(&EntryKind::ALL);
+    let key = EntryKey { kind, stage: u32::from(kind == EntryKind::Init) + tape.pick(3) as u32 };
     let stored = |m: &Module, ty: &Type| ty.dims.iter().all(|&d| m.dims.role(d) == DimRole::Feature);
     let mut inputs = Vec::new();
     for (i, &param) in graph.params.iter().enumerate() {
@@ -263,8 +266,11 @@ fn entry(m: &mut Module, func: Func, tape: &mut Tape) {
     let mut outputs: Vec<Output> = Vec::new();
     for (i, &result) in graph.results.iter().enumerate() {
         let free = |slot: &Slot| !outputs.contains(&Output::Slot(*slot));
-        // A shadow must be written with its parameter; parameters that have one are only read here.
-        let shadowed = |slot: Slot| m.slots.values().any(|s| s.role == SlotRole::Shadow(slot));
+        // A shadow must be written with its parameter: both are only read here.
+        let shadowed = |slot: Slot| {
+            let shadow = matches!(m.slots[slot].role, SlotRole::Shadow(_));
+            shadow || m.slots.values().any(|s| s.role == SlotRole::Shadow(slot))
+        };
         let fitting = m.slots.iter().filter(|(_, s)| s.ty == *graph.ty(result)).map(|(id, _)| id);
         let fitting: Vec<Slot> = fitting.filter(|&id| free(&id) && !shadowed(id)).collect();
         outputs.push(match fitting.is_empty() || tape.rarely(3) {
@@ -273,7 +279,6 @@ fn entry(m: &mut Module, func: Func, tape: &mut Tape) {
         });
     }
     debug_assert!(graph.params.iter().all(|&v| matches!(graph.values[v].def, ValueDef::Param(_))));
-    let key = EntryKey { kind: tape.of(&EntryKind::ALL), stage: tape.pick(3) as u32 };
     m.entries.insert(key, Entry { key, func, inputs, outputs });
 }
 

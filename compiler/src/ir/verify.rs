@@ -6,18 +6,20 @@
 //! 4. Parameter and result names are as many as parameters and results; results are values of the graph.
 //! 5. A hand-written gradient takes parameters, results and float cotangents, and gives float cotangents.
 //! 6. A gradient slot is f32 with its parameter's axes; a shadow has its parameter's axes, and a parameter at most one of a dtype;
-//!    slot names are unique, and no slot has a token or sequence axis.
+//!    gradients, shadows and optimizer slots belong to a parameter; slot names are unique, and no slot has a token or sequence axis.
 //! 7. An entry binds each parameter and result of its function, with the slot's own type; it reads a slot at most once and writes
-//!    it at most once, so that the write may take the read's place (donation); a host scalar is a rank-0 f32.
+//!    it at most once, so that the write may take the read's place (donation); a host scalar is a rank-0 f32. Parameters that are
+//!    bound to one batch input have one type, and host outputs have names of their own.
 //! 8. Only `init` and `refresh` write shadows without writing their parameter; whoever writes a parameter writes its shadow.
+//! 9. The `init` of stage 0 reads nothing that another entry writes: it has no slot inputs, and writes every slot.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use cranelift_entity::EntityRef;
 
 use super::entities::{Func, Node, Slot};
-use super::graph::{Entry, Graph, Input, Module, Output, SlotRole, ValueDef};
+use super::graph::{Entry, EntryKind, Graph, Input, Module, Output, SlotRole, ValueDef};
 use super::print;
 use super::types::{DType, DimRole, Type};
 use super::typing::{self, Stage};
@@ -85,19 +87,18 @@ impl Verifier<'_> {
             if slot.ty.dims.iter().any(|&d| self.m.dims.role(d) != DimRole::Feature) {
                 self.fault(None, None, format!("{id} has an axis that is not of features"));
             }
-            let (of, f32_only) = match slot.role {
-                SlotRole::Gradient(of) => (of, true),
-                SlotRole::Shadow(of) => (of, false),
-                SlotRole::Optimizer(of) if self.m.slots.get(of).is_some() => continue,
+            let (of, same_axes, f32_only) = match slot.role {
                 SlotRole::Param | SlotRole::State => continue,
-                SlotRole::Optimizer(of) => {
-                    self.fault(None, None, format!("{id} belongs to {of}, which does not exist"));
-                    continue;
-                }
+                SlotRole::Gradient(of) => (of, true, true),
+                SlotRole::Shadow(of) => (of, true, false),
+                SlotRole::Optimizer(of) => (of, false, false),
             };
             match self.m.slots.get(of) {
                 Some(param) => {
-                    if param.ty.dims != slot.ty.dims || (f32_only && slot.ty.dtype != DType::F32) {
+                    if param.role != SlotRole::Param {
+                        self.fault(None, None, format!("{id} belongs to {of}, which is no parameter"));
+                    }
+                    if same_axes && param.ty.dims != slot.ty.dims || (f32_only && slot.ty.dtype != DType::F32) {
                         self.fault(None, None, format!("{id} does not have the shape of {of} or is not f32"));
                     }
                 }
@@ -191,12 +192,16 @@ impl Verifier<'_> {
             self.fault(Some(e.func), None, format!("entry {name} does not bind every parameter and result"));
             return;
         }
+        let first = e.key == EntryKind::Init.into();
         let mut read = HashSet::new();
+        let mut batch: HashMap<&str, &Type> = HashMap::new();
         for (input, &p) in e.inputs.iter().zip(&g.params) {
             let fine = match input {
-                Input::Slot(s) => self.m.slots.get(*s).is_some_and(|slot| slot.ty == *g.ty(p)) && read.insert(*s),
+                Input::Slot(s) => {
+                    !first && self.m.slots.get(*s).is_some_and(|slot| slot.ty == *g.ty(p)) && read.insert(*s)
+                }
                 Input::Scalar(h) => self.m.scalars.get(*h).is_some() && *g.ty(p) == Type::scalar(DType::F32),
-                Input::Batch(_) => true,
+                Input::Batch(name) => batch.insert(name, g.ty(p)).is_none_or(|other| other == g.ty(p)),
             };
             if !fine {
                 self.fault(
@@ -207,7 +212,13 @@ impl Verifier<'_> {
             }
         }
         let mut written: HashSet<Slot> = HashSet::new();
+        let mut handed: HashSet<&str> = HashSet::new();
         for (output, &r) in e.outputs.iter().zip(&g.results) {
+            if let Output::Host(host) = output
+                && !handed.insert(host)
+            {
+                self.fault(Some(e.func), None, format!("entry {name} hands out two results as `{host}`"));
+            }
             if let Output::Slot(s) = output
                 && !(self.m.slots.get(*s).is_some_and(|slot| slot.ty == *g.ty(r)) && written.insert(*s))
             {
@@ -220,6 +231,16 @@ impl Verifier<'_> {
                 && !written.contains(&id)
             {
                 self.fault(Some(e.func), None, format!("entry {name} writes {of} and leaves its shadow {id} stale"));
+            }
+            if let SlotRole::Shadow(of) = slot.role
+                && written.contains(&id)
+                && !written.contains(&of)
+                && !matches!(e.key.kind, EntryKind::Init | EntryKind::Refresh)
+            {
+                self.fault(Some(e.func), None, format!("entry {name} writes the shadow {id} and not {of}"));
+            }
+            if first && !written.contains(&id) {
+                self.fault(Some(e.func), None, format!("entry {name} leaves {id} without a value"));
             }
         }
     }

@@ -5,8 +5,8 @@
 //! v2: bf16[T, dim] = dot v0, v1 {contract = [1:0]}   →   v3: bf16[T, dim] = dot v0, v2 {contract = [1:0]}
 //! ```
 //!
-//! for v0 in bf16 and v1 in f32: operands that differ are cast to the dtype of the result where one of them has it,
-//! else to the narrower of theirs (f32 for bf16 with f16). A value is cast once in a function. Runs after sequences got
+//! for v0 in bf16 and v1 in f32: operands that differ are cast to the dtype of the result. A value is cast once in a
+//! function. Runs after sequences got
 //! their axis and before autodiff, so that gradients pass through the casts.
 //!
 //! Operands are rounded that were not before: this pass decides how a file's products are computed.
@@ -51,12 +51,8 @@ pub fn run(m: &mut Module) -> Result<usize, String> {
     Ok(placed)
 }
 
-/// The dtype that both operands get, from theirs and that of the result.
+/// The dtype that both operands get, from theirs and that of the result: elaboration gave the result the one that values
+/// live in (`precision.compute`) where they differ.
 fn common([a, b]: [DType; 2], result: DType) -> DType {
-    match (a, b) {
-        _ if a == b || a == result => a,
-        _ if b == result => b,
-        (DType::F32, narrow) | (narrow, DType::F32) => narrow,
-        _ => DType::F32,
-    }
+    if a == b { a } else { result }
 }
