@@ -247,11 +247,28 @@ impl Elab {
         Ok(())
     }
 
+    /// A shape variable stands for an axis of some parameter.
+    fn shape_vars_bound(&mut self, vars: &[ast::Ident], params: &[ast::Param]) -> Res<()> {
+        for var in vars {
+            let names = |p: &ast::Param| {
+                p.ty.iter().flat_map(|ty| &ty.dims).any(|e| matches!(&e.kind, ast::ExprKind::Name(n) if *n == var.text))
+            };
+            if !params.iter().any(names) {
+                let message = format!("`{}` stands for an axis, and no parameter has it", var.text);
+                let first = params.first().map_or("x", |p| p.name.text.as_str());
+                let help = format!("say which axis it is: `({first}: [{}, …])`", var.text);
+                return fail_help("unbound", var.span, message, "declared here", help);
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a function of the file in place.
     fn call_fn(&mut self, f: &Rc<ast::Function>, args: Args) -> Res<Value> {
         let what = format!("`{}`", f.name.text);
         self.undeclaring(|s| {
             s.isolated(|s| {
+                s.shape_vars_bound(&f.shape_vars, &f.params)?;
                 s.shape_vars(&f.shape_vars);
                 s.bind_args(&what, &f.params, args)?;
                 match s.run(&f.body)? {
@@ -413,6 +430,7 @@ impl Elab {
                 s.bind(name, value.clone(), Kind::Fixed, block.name.span);
             }
             s.scopes.push(Default::default());
+            s.shape_vars_bound(&block.function.shape_vars, &block.function.params)?;
             s.shape_vars(&block.function.shape_vars);
             s.bind_args(&format!("block {}", block.name.text), &block.function.params, Args { list, span })?;
             let value = match s.run(&block.function.body)? {

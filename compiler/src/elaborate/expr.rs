@@ -221,6 +221,11 @@ impl Elab {
         };
         let a = self.integer(low, "the start of a range")?;
         let b = self.integer(high, "the end of a range")?;
+        if b < a {
+            let message = format!("the range {a}..{b} ends before it starts");
+            let help = format!("`{a}..{a}` is empty; `[{} - i for i in {b}..{a}]` counts down", a + b - 1);
+            return fail_help("empty-range", span, message, format!("{a} to {b}"), help);
+        }
         Ok(Value::Range(a, b))
     }
 

@@ -4,7 +4,7 @@ use mngc_dsl::{Span, ast};
 
 use super::value::{Tensor, Value};
 use super::{Elab, Fail, Res, fail, fail_help};
-use crate::ir::{DType, Dim, DimRole};
+use crate::ir::{DType, Dim, DimRole, Op};
 
 impl Elab {
     /// `base[indices]`.
@@ -187,6 +187,18 @@ impl Elab {
         let dims = self.ty(table).dims;
         if dims.is_empty() {
             return fail("index", span, "a scalar has no rows", "rank 0");
+        }
+        let graph = &self.frame(span)?.graph;
+        let counts = graph.def_node(index.v).is_some_and(|node| matches!(graph.nodes[node].op, Op::Iota { .. }));
+        let (rows, most) = (self.m.dims.size(dims[0]), ty.dims.iter().map(|&d| self.m.dims.size(d)).max().unwrap_or(0));
+        if counts && most > rows {
+            return fail_help(
+                "out-of-range",
+                at,
+                format!("the positions 0 to {} are looked up in a table of {rows} rows", most - 1),
+                format!("this is {}", self.show(&ty)),
+                "the table needs a row for each position: declare its first axis as long as the longest sequence",
+            );
         }
         let shape = self.checked_shape([&ty.dims[..], &dims[1..]].concat(), span)?;
         let v = self.build(span)?.gather(table.v, index.v);

@@ -94,6 +94,16 @@ impl Elab {
         }
         let known = |i: usize| parts[i].constant();
         if let Some(steps) = known(1) {
+            if steps.is_nan() || steps < 1.0 {
+                let message = format!("a trapezoid over {steps} steps");
+                return super::fail_help(
+                    "bad-setting",
+                    span,
+                    message,
+                    "here",
+                    "it is over the steps of the run: `trapezoid(step, steps)`",
+                );
+            }
             for (i, name) in [(2, "warmup"), (3, "warmdown")] {
                 if let Some(n) = known(i)
                     && (n > steps || n < 0.0)

@@ -182,20 +182,42 @@ impl Elab {
 
     /// An axis argument: a number (negative: from the end), or the size of the axis meant.
     pub fn axis(&mut self, value: &Value, dims: &[Dim], span: Span) -> Res<u8> {
-        match value {
-            Value::Num(_, Some(Tag::Axis(d))) => {
-                if let Some(i) = dims.iter().position(|x| x == d) {
-                    return Ok(i as u8);
-                }
-            }
+        // A size names its axis: the one that it was made for, else the only one of that size.
+        let size = |d: &Dim| self.m.dims.size(*d) as f64;
+        let named: Option<Vec<usize>> = match value {
+            Value::Num(_, Some(Tag::Axis(d))) => Some((0..dims.len()).filter(|&i| dims[i] == *d).collect()),
             Value::Num(x, Some(Tag::Named(name))) => {
-                let named =
-                    |d: &Dim| self.m.dims.name(*d).split('.').next() == Some(name) && self.m.dims.size(*d) as f64 == *x;
-                if let Some(i) = dims.iter().position(named) {
-                    return Ok(i as u8);
-                }
+                let of_name = |d: &Dim| self.m.dims.name(*d).split('.').next() == Some(name) && size(d) == *x;
+                let by_name: Vec<usize> = (0..dims.len()).filter(|&i| of_name(&dims[i])).collect();
+                let by_size = || (0..dims.len()).filter(|&i| size(&dims[i]) == *x).collect();
+                Some(if by_name.is_empty() { by_size() } else { by_name })
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(places) = named {
+            let label = match value {
+                Value::Num(x, Some(Tag::Named(name))) => format!("`{name}` is {x}"),
+                Value::Num(x, _) => format!("an axis of {x}"),
+                _ => "here".to_string(),
+            };
+            let shown = self.show_dims(dims);
+            return match places.as_slice() {
+                [only] => Ok(*only as u8),
+                [] => fail_help(
+                    "no-axis",
+                    span,
+                    format!("no axis of {shown} has this size"),
+                    label,
+                    "a name means the axis of that size; a place is a plain number: 0 is the first axis, −1 the last",
+                ),
+                _ => fail_help(
+                    "no-axis",
+                    span,
+                    format!("several axes of {shown} could be meant"),
+                    label,
+                    "give the place as a number: 0 is the first axis, −1 the last",
+                ),
+            };
         }
         let n = self.whole(value, "an axis", span)?;
         let rank = dims.len() as i64;

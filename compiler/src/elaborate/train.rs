@@ -322,6 +322,13 @@ impl Elab {
                 Ok(())
             }
             StmtKind::Let(bindings) => {
+                for name in bindings.iter().flat_map(|b| &b.targets).flat_map(idents_in) {
+                    if TRAIN_KEYS.contains(&name.text.as_str()) || name.text == "gradients" {
+                        let message = format!("`let` makes a name of your own, and `{}` is one of `train`", name.text);
+                        let help = format!("write `{} = …`", name.text);
+                        return fail_help("reserved-name", name.span, message, "is taken", help);
+                    }
+                }
                 let _: Flow = self.exec(stmt)?;
                 for target in bindings.iter().flat_map(|b| &b.targets) {
                     if let ast::Pattern::Name(name) = target
@@ -374,11 +381,11 @@ impl Elab {
                 for (condition, body) in arms {
                     let value = self.eval(condition)?;
                     if self.truth(&value, condition.span)? {
-                        return body.stmts.iter().try_for_each(|s| self.train_stmt(s, settings, updates, logged));
+                        return self.train_body(body, settings, updates, logged);
                     }
                 }
                 match otherwise {
-                    Some(body) => body.stmts.iter().try_for_each(|s| self.train_stmt(s, settings, updates, logged)),
+                    Some(body) => self.train_body(body, settings, updates, logged),
                     None => Ok(()),
                 }
             }
@@ -395,6 +402,23 @@ impl Elab {
                 fail("misplaced", stmt.span, "`train` holds settings, `let`, `update` and `validate`", "not here")
             }
         }
+    }
+
+    /// What a branch names ends with it; its settings do not, and go on as names.
+    fn train_body(
+        &mut self,
+        body: &ast::Body,
+        settings: &mut Settings,
+        updates: &mut Vec<Update>,
+        logged: &mut Vec<(String, Value)>,
+    ) -> Res<()> {
+        self.scoped(|s| body.stmts.iter().try_for_each(|stmt| s.train_stmt(stmt, settings, updates, logged)))?;
+        for &key in TRAIN_KEYS {
+            if let (Some((value, span)), None) = (settings.get(key).cloned(), self.binding(key)) {
+                self.bind(key, value, Kind::Fixed, span);
+            }
+        }
+        Ok(())
     }
 
     fn train_setting(&mut self, key: &ast::Ident, value: &ast::Expr, settings: &mut Settings) -> Res<()> {

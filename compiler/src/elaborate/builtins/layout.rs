@@ -311,13 +311,17 @@ pub(super) fn reduce(e: &mut Elab, g: Given) -> Res<Value> {
     let ty = e.ty(t);
     let mut axes = Vec::new();
     for (value, at) in rest(&g, 1) {
-        axes.push(e.axis(&value, &ty.dims, at)?);
+        let axis = e.axis(&value, &ty.dims, at)?;
+        if axes.contains(&axis) {
+            let message = format!("`{}` names axis {axis} of {} twice", g.name, e.show_dims(&ty.dims));
+            return fail_help("axes", at, message, "the second time", "leave one out");
+        }
+        axes.push(axis);
     }
     if axes.is_empty() {
         axes = (0..ty.rank() as u8).collect();
     }
     axes.sort_unstable();
-    axes.dedup();
     let kind = match g.name {
         "sum" => ReduceKind::Sum,
         "mean" => ReduceKind::Mean,
