@@ -12,6 +12,7 @@ mod documents;
 mod fault;
 mod input;
 mod lines;
+mod pages;
 mod table;
 mod text;
 mod writer;

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::Type;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::column::reader::ColumnReaderImpl;
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::documents::{JOB_BYTES, Texts, Work};
 use super::fault::TextFault;
+use super::pages::{self, CheckedPages};
 use crate::error::{Error, Result};
 
 /// Rows that are read at a time.
@@ -93,10 +94,10 @@ impl Table {
         let Some(group) = self.row_groups.next() else { return Ok(false) };
         let group = self.reader.get_row_group(group).map_err(|error| self.fail(fault(error)))?;
         let rows = group.metadata().num_rows().max(0) as u64;
-        let reader = group.get_column_reader(self.index).map_err(|error| self.fail(fault(error)))?;
-        let ColumnReader::ByteArrayColumnReader(reader) = reader else {
-            return Err(self.fail(TextFault::Parquet("a row group has another type than the schema".into())));
-        };
+        pages::check_place(group.metadata().column(self.index), self.bytes).map_err(|error| self.fail(fault(error)))?;
+        let column = group.get_column_page_reader(self.index).map_err(|error| self.fail(fault(error)))?;
+        let descriptor = group.metadata().column(self.index).column_descr_ptr();
+        let reader = ColumnReaderImpl::new(descriptor, Box::new(CheckedPages::new(column)));
         self.current = Some(Current { reader, rows });
         Ok(true)
     }
