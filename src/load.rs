@@ -97,7 +97,7 @@ impl Origin {
 
     fn read(&self) -> io::Result<String> {
         match self {
-            Origin::File(path) => fs::read_to_string(path),
+            Origin::File(path) => read_file(path),
             Origin::Bundled(name) => {
                 let missing = || io::Error::new(io::ErrorKind::NotFound, "no bundled model has this name");
                 bundled::text(name).map(str::to_string).ok_or_else(missing)
@@ -145,6 +145,22 @@ impl Files {
         let shown = origin.show();
         self.add(origin, sources).map_err(|e| format!("cannot read {shown}: {e}"))
     }
+}
+
+/// More bytes than a model file can mean.
+const LARGEST: u64 = 16 << 20;
+
+/// A text, unless it is no file (a device may have no end) or cannot be a model.
+fn read_file(path: &Path) -> io::Result<String> {
+    let metadata = fs::metadata(path)?;
+    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if !metadata.is_file() {
+        return refuse("it is no file");
+    }
+    if metadata.len() > LARGEST {
+        return refuse("it is over 16 MiB, more than a model file can mean");
+    }
+    fs::read_to_string(path)
 }
 
 fn find(model: &str) -> Result<Origin> {

@@ -432,3 +432,37 @@ fn memory_that_is_not_there_is_one_error_with_both_numbers() {
     assert!(message.contains("TiB of memory or more, and "), "{message}");
     assert!(message.lines().count() == 1, "{message}");
 }
+
+#[test]
+fn what_is_no_model_file_is_not_read() {
+    let folder = folder();
+    let huge = folder.path().join("huge.mng");
+    fs::File::create(&huge).expect("a file").set_len(17 << 20).expect("a hole");
+    for (path, why) in
+        [(text(&huge), "over 16 MiB"), ("/dev/zero", "it is no file"), (text(folder.path()), "it is no file")]
+    {
+        let model = write(&folder, "importing.mng", format!("import {path:?}\n"));
+        let message = fails(1, &["compile", &model]);
+        assert!(message.contains(why), "{message}");
+    }
+    let message = fails(1, &["compile", text(&huge)]);
+    assert!(message.contains("over 16 MiB"), "{message}");
+}
+
+#[test]
+fn a_setting_of_two_values_is_a_mistake() {
+    let message = fails(1, &["compile", "gpt2-mini", "--set", "layers=2", "--set", "layers=3"]);
+    assert!(message.contains("--set layers is given twice: as `2` and as `3`"), "{message}");
+    succeeds(&["compile", "gpt2-mini", "--set", "layers=2", "--set", "layers=2"]);
+    let message = fails(1, &["compile", "gpt2-mini", "--set", "no_such_name_at_all=2"]);
+    assert!(message.contains("precision.compute, precision.master"), "{message}");
+}
+
+#[test]
+fn a_setting_is_shown_as_it_was_given() {
+    let message = fails(1, &["compile", "gpt2-mini", "--set", "steps=-1"]);
+    assert!(message.contains("1 │ --set steps=-1"), "{message}");
+    let message = fails(1, &["compile", "gpt2-mini", "--set", "dim=1 1"]);
+    assert!(message.contains("1 │ --set dim=1 1") && message.contains("`1 1` is no value"), "{message}");
+    fails(1, &["compile", "gpt2-mini", "--set", "dim=48\nconst more = 1"]);
+}

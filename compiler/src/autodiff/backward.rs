@@ -34,6 +34,8 @@ pub(super) struct Backward<'a> {
     /// Sum of the contributions to a forward value's cotangent.
     cotangents: SecondaryMap<Value, Option<Value>>,
     inputs: Vec<(Source, Value)>,
+    /// Where a forward value stands first among the results of the forward half: a search each time would be felt.
+    places: SecondaryMap<Value, Option<usize>>,
     /// The place in the model file that new nodes get.
     pub loc: Option<Span>,
 }
@@ -42,6 +44,10 @@ impl<'a> Backward<'a> {
     /// Nothing made yet. `live` names the forward values whose cotangents are kept.
     pub fn new(m: &'a mut Module, forward: Graph, live: SecondaryMap<Value, bool>) -> Self {
         let repeated = repeated(&forward);
+        let mut places = SecondaryMap::new();
+        for (place, &result) in forward.results.iter().enumerate().rev() {
+            places[result] = Some(place);
+        }
         Backward {
             m,
             forward,
@@ -51,6 +57,7 @@ impl<'a> Backward<'a> {
             copies: SecondaryMap::new(),
             cotangents: SecondaryMap::new(),
             inputs: Vec::new(),
+            places,
             loc: None,
         }
     }
@@ -127,10 +134,11 @@ impl<'a> Backward<'a> {
                 self.graph.push1(data.op.clone(), args, ty, data.loc)
             }
             ValueDef::Result(..) => {
-                let place = self.forward.results.iter().position(|&r| r == value).unwrap_or_else(|| {
+                let place = self.places[value].unwrap_or(self.forward.results.len());
+                if place == self.forward.results.len() {
                     self.forward.result("", value);
-                    self.forward.results.len() - 1
-                });
+                    self.places[value] = Some(place);
+                }
                 self.saved(place)
             }
         }

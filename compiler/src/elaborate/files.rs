@@ -369,7 +369,12 @@ impl Reader<'_> {
         let is_precision = name.strip_prefix("precision.").is_some_and(|k| PRECISION_KEYS.contains(&k));
         let is_text = is_setting && !is_const && name.ends_with("data") && !value.trim_start().starts_with('"');
         let quoted = if is_text { format!("{value:?}") } else { value.to_string() };
-        let file = self.sources.add(format!("--set {name}"), format!("const value = {quoted}"));
+        // What is parsed is a constant, as long as what the user wrote, which messages show.
+        let shown = format!("--set {name}={quoted}");
+        let padding = " ".repeat(format!("--set {name}=").len().saturating_sub("const v=".len()));
+        let file = self.sources.add(format!("--set {name}"), format!("const v{padding}={quoted}"));
+        let parsed = mngc_dsl::parse(self.sources, file);
+        self.sources.show(file, shown);
         let whole = Span::new(file, 0, self.sources.text(file).len());
         if let Some(other) = other {
             let message = format!("--set {name} is given twice: as `{other}` and as `{}`", value.trim());
@@ -397,22 +402,19 @@ impl Reader<'_> {
             self.diags.push(d);
             return;
         }
-        let value = match mngc_dsl::parse(self.sources, file) {
-            Ok(ast::File { items, .. }) => match items.into_iter().next().map(|i| i.kind) {
+        let value = match parsed {
+            Ok(ast::File { items, .. }) if items.len() == 1 => match items.into_iter().next().map(|i| i.kind) {
                 Some(ItemKind::Const(defs)) if defs.len() == 1 => defs.into_iter().next().map(|d| d.value),
                 _ => None,
             },
-            Err(_) => None,
+            _ => None,
         };
         let Some(value) = value else {
             self.diags.push(
                 Diagnostic::error(
                     "bad-set",
                     whole,
-                    format!(
-                        "--set {name}: `{value_text}` is no value",
-                        value_text = self.sources.text(file)[14..].trim()
-                    ),
+                    format!("--set {name}: `{}` is no value", quoted.trim()),
                     "cannot be read",
                 )
                 .help("a value is a number, a dtype, \"text\", a list or an expression of constants"),
