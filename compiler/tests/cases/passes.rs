@@ -66,6 +66,11 @@ fn fuse_dot_files() {
 }
 
 #[test]
+fn fuse_sums_files() {
+    files("fuse_sums", fuse::sums::run);
+}
+
+#[test]
 fn fuse_rows_files() {
     files("fuse_rows", fuse::rows::run);
 }

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 
 use mngc_compiler::ir::typing::Stage;
 use mngc_compiler::ir::{
-    CallKind, Entry, EntryKind, Func, Fusion, Input, Module, Op, Output, Type, ValueData, ValueDef, print, verify,
+    CallKind, DType, Entry, EntryKind, Func, Fusion, Graph, Input, Module, Op, Output, ReduceKind, Type, ValueData,
+    ValueDef, print, verify,
 };
 use mngc_compiler::passes;
 use mngc_compiler::schedule;
 use mngc_compiler::schedule::cluster::{self, Leaf};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::plan::Launch;
-use mngc_runtime::{Context, Data, Precision, evaluate};
-use mngc_testkit::{Case, Config, bits, cases};
+use mngc_runtime::{Context, Data, Precision, Tensor, evaluate};
+use mngc_testkit::{Case, Config, bits, cases, values};
 use proptest::prelude::*;
 
 /// The case's function as an entry, flat and clean.
@@ -41,7 +42,7 @@ fn fused(m: &Module, list: &[passes::Pass]) -> Module {
 }
 
 /// What the entry gives.
-fn values(m: &Module, case: &Case, precision: Precision) -> Vec<Vec<u64>> {
+fn outputs(m: &Module, case: &Case, precision: Precision) -> Vec<Vec<u64>> {
     let entry = m.entries.values().next().expect("an entry");
     let ctx = Context::new(precision, case.seed, 3);
     evaluate(m, entry.func, case.args.clone(), &ctx).expect("it runs").iter().map(bits).collect()
@@ -91,20 +92,48 @@ proptest! {
 
     #[test]
     fn values_are_kept(case in any_case()) {
-        let before = flat(&case);
-        for i in 0..=passes::FUSE.len() {
-            let list = if i == 0 { passes::FUSE } else { &passes::FUSE[i - 1..i] };
+        // The first pass changes the order of sums; the others change nothing.
+        let (sums, others) = passes::FUSE.split_at(1);
+        prop_assert_eq!(sums[0].name, "fuse_sums");
+        let before = fused(&flat(&case), sums);
+        for i in 0..=others.len() {
+            let list = if i == 0 { others } else { &others[i - 1..i] };
             let after = fused(&before, list);
             for precision in [Precision::Rounded, Precision::F64] {
                 prop_assert_eq!(
-                    values(&after, &case, precision),
-                    values(&before, &case, precision),
+                    outputs(&after, &case, precision),
+                    outputs(&before, &case, precision),
                     "{}\nfrom\n{}",
                     print::module(&after),
                     print::module(&before)
                 );
             }
         }
+    }
+
+    /// On integers, whose sums are exact.
+    #[test]
+    fn folds_of_folds_are_kept(axes in proptest::collection::vec(0usize..4, 1..5), kind in 0usize..3, seed: u64) {
+        let mut m = Module::default();
+        let mut dims: Vec<_> = [3, 2, 4, 2, 3].map(|size| m.dims.anonymous(size)).into();
+        let mut g = Graph::new("folds");
+        let mut value = g.param("x", Type::new(DType::F32, dims.clone()));
+        let sizes = m.dims.sizes(&dims);
+        let kind = [ReduceKind::Sum, ReduceKind::Max, ReduceKind::Min][kind];
+        for axis in axes {
+            let axis = axis % dims.len();
+            dims.remove(axis);
+            let op = Op::Reduce { kind, axes: vec![axis as u8] };
+            value = g.push1(op, vec![value], Type::new(DType::F32, dims.clone()), None);
+        }
+        g.result("y", value);
+        let func = m.funcs.push(g);
+        let x = (0..144).map(|i| (values::hash(seed, i) % 64) as f64 - 32.0).collect();
+        let args = vec![Tensor::floats(sizes, x).expect("as many as the sizes say")];
+        let case = Case { module: m, func, args, seed };
+        let before = flat(&case);
+        let after = fused(&before, &passes::FUSE[..1]);
+        prop_assert_eq!(outputs(&after, &case, Precision::F64), outputs(&before, &case, Precision::F64));
     }
 
     /// As matrices of the free axes, which come last: up to the rounding of f64.

@@ -15,6 +15,7 @@ mod flow;
 pub mod loss;
 mod outline;
 pub mod rows;
+pub mod sums;
 mod symmetric;
 mod units;
 

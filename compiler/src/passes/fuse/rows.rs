@@ -12,8 +12,9 @@
 //!                                                    … call v0, v1 {func = f0, kind = rows}
 //! ```
 //!
-//! Nodes join their nearest producers and users first, then others that read the same values, then those that prepare
-//! operands of one attention or take its gradients further. What the row program of the cluster cannot be
+//! Nodes join their producers and users, others that read the same values, and others that prepare operands of one
+//! attention or take its gradients further; of all such pairs the nearest first, as what stands together is alive together
+//! anyway. What the row program of the cluster cannot be
 //! (`schedule::cluster`) is not joined: a sum over everything is a result only, and all rows fit one tile.
 //! A tensor of constants that replaces a slot joins the last cluster that reads the slot: the gradient that is cleared.
 //!
@@ -58,10 +59,10 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn clusters(mut self, donated: &[Option<Value>]) -> Vec<Cluster> {
-        for pairs in [self.vertical(), self.horizontal(), self.around_attention()] {
-            for (a, b) in pairs {
-                self.join(self.units.of(a), self.units.of(b));
-            }
+        let mut pairs = [self.vertical(), self.horizontal(), self.around_attention()].concat();
+        pairs.sort_by_key(|(a, b)| b.as_u32().abs_diff(a.as_u32()));
+        for (a, b) in pairs {
+            self.join(self.units.of(a), self.units.of(b));
         }
         let mut fills = self.fills(donated);
         let units: Vec<Unit> = self.units.ids().collect();
@@ -83,7 +84,7 @@ impl Rows<'_> {
         values.map(|&v| self.flow.count(v)).max().unwrap_or(1)
     }
 
-    /// Producers and users, nearest first.
+    /// Producers and users.
     fn vertical(&self) -> Vec<(Node, Node)> {
         let g = self.g();
         let users = g.nodes.keys().filter(|&node| self.is_row_node(node));
@@ -91,7 +92,7 @@ impl Rows<'_> {
             let defs = self.flow.operands(user).iter().filter_map(|&value| g.def_node(value));
             defs.filter(|&def| self.is_row_node(def)).map(move |def| (def, user))
         });
-        nearest_first(pairs.collect())
+        pairs.collect()
     }
 
     /// Readers of one value, over a space of its size.
@@ -102,7 +103,7 @@ impl Rows<'_> {
             let readers: Vec<Node> = self.flow.users(value).iter().copied().filter(fits).collect();
             pairs.extend(readers.windows(2).map(|pair| (pair[0], pair[1])));
         }
-        nearest_first(pairs)
+        pairs
     }
 
     /// Makers of the operands of an attention, and users of what it gives.
@@ -219,9 +220,3 @@ impl Rows<'_> {
 
 /// Something for each unit.
 type SecondaryUnits = Vec<Option<Vec<usize>>>;
-
-/// Pairs by the distance between their nodes.
-fn nearest_first(mut pairs: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
-    pairs.sort_by_key(|&(a, b)| (b.as_u32().abs_diff(a.as_u32()), a));
-    pairs
-}
