@@ -5,6 +5,7 @@
 //! run folder's `log.jsonl` and handed to the caller, who may show it.
 
 pub mod data;
+pub mod demo;
 pub mod error;
 pub mod event;
 pub mod files;

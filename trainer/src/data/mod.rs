@@ -7,3 +7,4 @@ mod shards;
 
 pub use batches::{Batch, batch};
 pub use shards::Shards;
+pub(crate) use shards::shard_bytes;

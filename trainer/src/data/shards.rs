@@ -124,6 +124,13 @@ pub(super) fn header(tokens: u64) -> [u8; HEADER_BYTES] {
     header
 }
 
+/// The bytes of a shard of these tokens.
+pub(crate) fn shard_bytes(tokens: &[u16]) -> Vec<u8> {
+    let mut bytes = header(tokens.len() as u64).to_vec();
+    bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+    bytes
+}
+
 fn tokens(bytes: &[u8]) -> impl Iterator<Item = u16> {
     let (pairs, _) = bytes.as_chunks::<TOKEN_BYTES>();
     pairs.iter().map(|&pair| u16::from_le_bytes(pair))
