@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -118,6 +119,7 @@ impl Encode {
             threads: threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
             force: self.force,
         };
+        hide_panics_of_the_reader();
         let bar = bar(self.quiet);
         let start = Instant::now();
         let encoded = encode::encode(&options, &mut |progress| {
@@ -143,6 +145,17 @@ impl Encode {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A damaged Parquet file may make its library panic. That is reported as an error of the file; what the panic says itself
+/// would only look like a fault of the program.
+fn hide_panics_of_the_reader() {
+    let show = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().name() != Some(encode::READER_THREAD) {
+            show(info);
+        }
+    }));
 }
 
 /// Shows bytes of the inputs on a terminal, nothing elsewhere.

@@ -64,6 +64,9 @@ pub enum Error {
         /// What is wrong with it.
         fault: TextFault,
     },
+    /// The system gives no more threads.
+    #[error("cannot start a thread")]
+    Threads(#[source] std::io::Error),
     /// Shards that would be overwritten.
     #[error("{} holds shards named {name}_… already: choose another folder or name, or replace them with --force", folder.display())]
     ShardsExist {

@@ -12,7 +12,6 @@ mod documents;
 mod fault;
 mod input;
 mod lines;
-mod pages;
 mod table;
 mod text;
 mod writer;
@@ -24,13 +23,17 @@ use std::thread;
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tokenizer;
 
 use documents::{Encoded, Job};
 pub use fault::TextFault;
 use input::Inputs;
 use writer::Writer;
+
+/// Name of the thread that reads. Where the Parquet library panics on a damaged file it does so there, and the panic
+/// becomes an error: a program may want to hide its message.
+pub const READER_THREAD: &str = "mngc-reader";
 
 /// Jobs that wait before and after each encoder: enough that none waits for another's longer job.
 const QUEUE: usize = 2;
@@ -118,11 +121,13 @@ fn each_encoded(inputs: Inputs, threads: usize, take: &mut dyn FnMut(Encoded) ->
         for _ in 0..threads {
             let (job_sender, job_receiver) = sync_channel(QUEUE);
             let (result_sender, result_receiver) = sync_channel(QUEUE);
-            scope.spawn(move || work(&job_receiver, &result_sender));
+            let encoder = thread::Builder::new();
+            encoder.spawn_scoped(scope, move || work(&job_receiver, &result_sender)).map_err(Error::Threads)?;
             jobs.push(job_sender);
             results.push(result_receiver);
         }
-        scope.spawn(move || deal(inputs, &jobs));
+        let reader = thread::Builder::new().name(READER_THREAD.into());
+        reader.spawn_scoped(scope, move || deal(inputs, &jobs)).map_err(Error::Threads)?;
         take_in_turn(&results, take)
         // Where that failed the results are closed now, so every encoder stops at its next one, and the reader then.
     })

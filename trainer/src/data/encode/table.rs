@@ -1,18 +1,18 @@
 //! Parquet files: one column, a document a row.
 
 use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::Type;
-use parquet::column::reader::ColumnReaderImpl;
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::documents::{JOB_BYTES, Texts, Work};
 use super::fault::TextFault;
-use super::pages::{self, CheckedPages};
 use crate::error::{Error, Result};
 
 /// Rows that are read at a time.
@@ -43,6 +43,16 @@ struct Current {
 impl Table {
     /// Opens a file and looks for the column in its schema.
     pub fn open(path: &Arc<Path>, column: &Arc<str>) -> Result<Table> {
+        guarded(path, || Table::open_unguarded(path, column))
+    }
+
+    /// The next documents; none at the end.
+    pub fn next(&mut self) -> Result<Option<Work>> {
+        let path = self.path.clone();
+        guarded(&path, || self.next_unguarded())
+    }
+
+    fn open_unguarded(path: &Arc<Path>, column: &Arc<str>) -> Result<Table> {
         let fail = |fault| Error::Text { path: path.to_path_buf(), fault };
         let file = File::open(path).map_err(Error::io("read", path))?;
         let bytes = file.metadata().map_err(Error::io("read", path))?.len();
@@ -72,8 +82,7 @@ impl Table {
         })
     }
 
-    /// The next documents; none at the end.
-    pub fn next(&mut self) -> Result<Option<Work>> {
+    fn next_unguarded(&mut self) -> Result<Option<Work>> {
         let mut texts = Texts::default();
         while texts.len() < JOB_BYTES {
             if self.current.is_none() && !self.open_row_group()? {
@@ -94,10 +103,10 @@ impl Table {
         let Some(group) = self.row_groups.next() else { return Ok(false) };
         let group = self.reader.get_row_group(group).map_err(|error| self.fail(fault(error)))?;
         let rows = group.metadata().num_rows().max(0) as u64;
-        pages::check_place(group.metadata().column(self.index), self.bytes).map_err(|error| self.fail(fault(error)))?;
-        let column = group.get_column_page_reader(self.index).map_err(|error| self.fail(fault(error)))?;
-        let descriptor = group.metadata().column(self.index).column_descr_ptr();
-        let reader = ColumnReaderImpl::new(descriptor, Box::new(CheckedPages::new(column)));
+        let reader = group.get_column_reader(self.index).map_err(|error| self.fail(fault(error)))?;
+        let ColumnReader::ByteArrayColumnReader(reader) = reader else {
+            return Err(self.fail(TextFault::Parquet("a row group has another type than the schema".into())));
+        };
         self.current = Some(Current { reader, rows });
         Ok(true)
     }
@@ -139,6 +148,15 @@ impl Table {
     fn fail(&self, fault: TextFault) -> Error {
         Error::Text { path: self.path.to_path_buf(), fault }
     }
+}
+
+/// The library uses some numbers of a file without looking at them first: where they are wrong it panics. That is a fault
+/// of the file, not of the program.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let fault = TextFault::Parquet("it contradicts itself".into());
+        Err(Error::Text { path: path.to_path_buf(), fault })
+    })
 }
 
 fn fault(error: ParquetError) -> TextFault {
