@@ -11,7 +11,7 @@ use mngc_compiler::ir::{AttentionMask, DType};
 
 use super::check::ensure;
 use super::context::{Context, Need};
-use super::gemm::{Matrix, gemm};
+use super::gemm::{self, Packed, Source, Target};
 use super::memory::Region;
 use super::{convert, fold};
 
@@ -112,6 +112,37 @@ impl<'a> Cut<'a> {
     }
 }
 
+/// A matrix in scratch memory, as an operand of a product.
+fn matrix(values: &mut [f32], row: usize, inner: usize) -> Source {
+    // SAFETY: operands of products are not touched until the product is there.
+    Source { region: unsafe { Region::of(values) }, first: 0, row, inner }
+}
+
+/// Scratch memory for products.
+struct Products<'a> {
+    strips: &'a mut [f32],
+    left: &'a mut [f32],
+}
+
+impl<'a> Products<'a> {
+    fn new(width: usize, cut: &mut Cut<'a>) -> Products<'a> {
+        let longest = QUERIES.max(KEYS).next_multiple_of(gemm::strip());
+        let strips = cut.take(longest * width.next_multiple_of(gemm::strip()));
+        Products { strips, left: cut.take(gemm::SCRATCH) }
+    }
+
+    /// c = scale·a·b or c += scale·a·b, b as `[n, k]`.
+    fn run(&mut self, sizes: [usize; 3], scale: f32, a: Source, b: Source, add: bool, c: &mut [f32]) {
+        let [_, n, k] = sizes;
+        let strips = &mut self.strips[..gemm::packed(n, k)];
+        // SAFETY: operands and result are different pieces of this task's scratch memory.
+        unsafe {
+            gemm::pack(strips, b, n, k);
+            gemm::block(sizes, scale, a, Packed { strips, first: 0 }, add, Target::of(c, n), self.left);
+        }
+    }
+}
+
 /// A head of one tensor: rows of `width` floats, one for each position.
 #[derive(Clone, Copy)]
 struct Head<'a> {
@@ -177,7 +208,9 @@ impl Attention {
     pub fn need(&self) -> Need {
         let Attention { width, .. } = self;
         let rows = 4 * QUERIES + 2 * QUERIES * KEYS;
-        Need { shared: 0, scratch: (rows + (3 * QUERIES + 4 * KEYS) * width) * 4 }
+        let longest = QUERIES.max(KEYS).next_multiple_of(gemm::strip());
+        let products = gemm::SCRATCH + longest * width.next_multiple_of(gemm::strip());
+        Need { shared: 0, scratch: (rows + (3 * QUERIES + 4 * KEYS) * width + products) * 4 }
     }
 
     fn visible<'a>(&self, args: &'a [Region]) -> Visible<'a> {
@@ -246,6 +279,7 @@ impl Attention {
         let (tops, sums) = (cut.take(count), cut.take(count));
         let (k, v) = (cut.take(KEYS * width), cut.take(KEYS * width));
         let scores = cut.take(count * KEYS);
+        let mut products = Products::new(width, &mut cut);
         self.head(&args[0], sequence, head, self.heads).load(&queries, q);
         o.fill(0.0);
         tops.fill(f32::NEG_INFINITY);
@@ -259,11 +293,8 @@ impl Attention {
             let n = keys.len();
             self.head(&args[1], sequence, key_head, self.key_heads).load(&keys, k);
             self.head(&args[2], sequence, key_head, self.key_heads).load(&keys, v);
-            let (q, k) = (Matrix::of(q, width, 1), Matrix::of(k, width, 1));
-            // SAFETY: all in scratch memory.
-            unsafe {
-                gemm([count, n, width], self.scale, q, k.transposed(), false, Matrix::of_mut(scores, n, 1));
-            }
+            let (left, right) = (matrix(q, width, 1), matrix(k, width, 1));
+            products.run([count, n, width], self.scale, left, right, false, scores);
             for (i, scores) in scores.chunks_mut(n).take(count).enumerate() {
                 self.hide(visible, &sight, sequence, queries.start + i, &keys, scores);
                 let top = fold::maximum(scores);
@@ -277,9 +308,8 @@ impl Attention {
                 sums[i] = sums[i] * correction + fold::exp_in_place(scores, 1.0, top);
                 fold::scale(&mut o[i * width..(i + 1) * width], correction);
             }
-            let (p, v) = (Matrix::of(scores, n, 1), Matrix::of(v, width, 1));
-            // SAFETY: as above.
-            unsafe { gemm([count, width, n], 1.0, p, v, true, Matrix::of_mut(o, width, 1)) };
+            let (left, right) = (matrix(scores, n, 1), matrix(v, 1, width));
+            products.run([count, width, n], 1.0, left, right, true, o);
         }
         for (i, o) in o.chunks_mut(width.max(1)).take(count).enumerate() {
             if tops[i] != f32::NEG_INFINITY {
@@ -372,13 +402,10 @@ impl Attention {
                 block.load(self, args, sequence, head, &queries);
                 block.scores(self, visible, &sight, sequence, &queries, &keys, k, v);
                 let m = queries.len();
-                let (p, ds) = (Matrix::of(block.p, n, 1), Matrix::of(block.ds, n, 1));
-                let (q, d_o) = (Matrix::of(block.q, width, 1), Matrix::of(block.d_o, width, 1));
-                // SAFETY: all in scratch memory.
-                unsafe {
-                    gemm([n, width, m], 1.0, p.transposed(), d_o, true, Matrix::of_mut(dv, width, 1));
-                    gemm([n, width, m], self.scale, ds.transposed(), q, true, Matrix::of_mut(dk, width, 1));
-                }
+                let (p, ds) = (matrix(block.p, 1, n), matrix(block.ds, 1, n));
+                let (q, d_o) = (matrix(block.q, 1, width), matrix(block.d_o, 1, width));
+                block.products.run([n, width, m], 1.0, p, d_o, true, dv);
+                block.products.run([n, width, m], self.scale, ds, q, true, dk);
             }
         }
         self.head(&results[1], sequence, key_head, self.key_heads).store(&keys, dk);
@@ -413,9 +440,8 @@ impl Attention {
             self.head(&args[2], sequence, key_head, self.key_heads).load(&keys, v);
             block.scores(self, visible, &sight, sequence, &queries, &keys, k, v);
             let n = keys.len();
-            let (ds, k) = (Matrix::of(block.ds, n, 1), Matrix::of(k, width, 1));
-            // SAFETY: all in scratch memory.
-            unsafe { gemm([m, width, n], self.scale, ds, k, true, Matrix::of_mut(dq, width, 1)) };
+            let (ds, k) = (matrix(block.ds, n, 1), matrix(k, 1, width));
+            block.products.run([m, width, n], self.scale, ds, k, true, dq);
         }
         self.head(&results[0], sequence, head, self.heads).store(&queries, dq);
     }
@@ -430,6 +456,7 @@ struct Block<'a> {
     along: &'a mut [f32],
     p: &'a mut [f32],
     ds: &'a mut [f32],
+    products: Products<'a>,
 }
 
 impl<'a> Block<'a> {
@@ -441,6 +468,7 @@ impl<'a> Block<'a> {
             along: cut.take(QUERIES),
             p: cut.take(QUERIES * KEYS),
             ds: cut.take(QUERIES * KEYS),
+            products: Products::new(width, &mut cut),
         }
     }
 
@@ -466,17 +494,14 @@ impl<'a> Block<'a> {
         sequence: usize,
         queries: &Range<usize>,
         keys: &Range<usize>,
-        k: &[f32],
-        v: &[f32],
+        k: &mut [f32],
+        v: &mut [f32],
     ) {
         let (width, m, n) = (a.width, queries.len(), keys.len());
-        let (q, d_o) = (Matrix::of(self.q, width, 1), Matrix::of(self.d_o, width, 1));
-        let (k, v) = (Matrix::of(k, width, 1).transposed(), Matrix::of(v, width, 1).transposed());
-        // SAFETY: all in scratch memory.
-        unsafe {
-            gemm([m, n, width], a.scale, q, k, false, Matrix::of_mut(self.p, n, 1));
-            gemm([m, n, width], 1.0, d_o, v, false, Matrix::of_mut(self.ds, n, 1));
-        }
+        let (q, d_o) = (matrix(self.q, width, 1), matrix(self.d_o, width, 1));
+        let (k, v) = (matrix(k, width, 1), matrix(v, width, 1));
+        self.products.run([m, n, width], a.scale, q, k, false, self.p);
+        self.products.run([m, n, width], 1.0, d_o, v, false, self.ds);
         for i in 0..m {
             let (p, ds) = (&mut self.p[i * n..(i + 1) * n], &mut self.ds[i * n..(i + 1) * n]);
             if self.lse[i] == f32::NEG_INFINITY {

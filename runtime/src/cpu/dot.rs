@@ -4,13 +4,13 @@ use mngc_compiler::ir::DType;
 use mngc_compiler::schedule::kernel::{DotKernel, Epilogue, Strides};
 
 use super::check::{self, ensure};
-use super::context::{Context, Need, part, tasks};
-use super::gemm::{Matrix, gemm};
+use super::context::{Context, Need};
+use super::gemm::{self, Packed, Source, Target};
 use super::memory::Region;
-use super::rows::{Handed, Rows};
+use super::rows::{Handed, Rows, Side};
 use super::{convert, fold};
 
-/// A product made ready to run.
+/// A product made ready to run: first the right operand is packed, then panels of the result are computed.
 #[derive(Debug)]
 pub struct Dot {
     kernel: DotKernel,
@@ -18,8 +18,6 @@ pub struct Dot {
     epilogue: Option<Rows>,
     /// Whether panels are computed where they are stored.
     is_direct: bool,
-    /// Floats of shared memory for each operand that is not f32 yet.
-    converted: [usize; 2],
 }
 
 /// Panels of a matrix: rows and columns of a panel, and how many there are of each.
@@ -35,9 +33,18 @@ impl Grid {
     /// Panels of almost the same size, `most` at most, for a matrix `[m, n]`.
     pub fn new(m: usize, n: usize, most: [usize; 2]) -> Grid {
         // Whole multiples of what kernels compute at once.
-        let even = |n: usize, most: usize| n.div_ceil(n.div_ceil(most).max(1)).next_multiple_of(16);
-        let (rows, columns) = (even(m, most[0]), even(n, most[1]));
-        Grid { rows, columns, down: m.div_ceil(rows.max(1)), across: n.div_ceil(columns.max(1)) }
+        let even =
+            |n: usize, most: usize, unit: usize| n.div_ceil(n.div_ceil(most).max(1)).next_multiple_of(unit).max(unit);
+        let (rows, columns) = (even(m, most[0], 16), even(n, most[1], gemm::strip()));
+        Grid { rows, columns, down: m.div_ceil(rows), across: n.div_ceil(columns) }
+    }
+
+    /// Panels on either side of whose diagonal lie as many: for a symmetric matrix `[m, m]`.
+    fn square(m: usize) -> Grid {
+        // A multiple of every strip.
+        const UNIT: usize = 48;
+        let side = m.div_ceil(m.div_ceil(SQUARE).max(1)).next_multiple_of(UNIT).max(UNIT);
+        Grid { rows: side, columns: side, down: m.div_ceil(side), across: m.div_ceil(side) }
     }
 
     /// Number of panels.
@@ -53,11 +60,11 @@ impl Grid {
 }
 
 /// Rows of a panel at most.
-const ROWS: usize = 256;
+const ROWS: usize = 128;
 /// Columns of a panel at most.
-const COLUMNS: usize = 768;
+const COLUMNS: usize = 384;
 /// Side of a panel of a symmetric product at most.
-const SQUARE: usize = 256;
+const SQUARE: usize = 96;
 
 impl Dot {
     /// Checks a product against its operands and results.
@@ -86,83 +93,77 @@ impl Dot {
                 Some(Rows::new(program, args, results)?)
             }
         };
-        let converted = [a, b].map(|r| if r.dtype() == DType::F32 { 0 } else { r.len() });
         let is_f32 = results.first().is_some_and(|r| r.dtype() == DType::F32);
         let is_direct = epilogue.is_none() && !k.symmetric && is_f32;
-        let grid = Grid::new(k.m, k.n, if k.symmetric { [SQUARE, SQUARE] } else { [ROWS, COLUMNS] });
-        Ok(Dot { kernel: kernel.clone(), grid, epilogue, is_direct, converted })
+        let grid = if k.symmetric { Grid::square(k.m) } else { Grid::new(k.m, k.n, [ROWS, COLUMNS]) };
+        Ok(Dot { kernel: kernel.clone(), grid, epilogue, is_direct })
     }
 
     /// What it needs.
     pub fn need(&self) -> Need {
+        let DotKernel { batch, n, k, symmetric, .. } = self.kernel;
         let panel = if self.is_direct { 0 } else { self.grid.rows * self.grid.columns };
-        let mirrored = if self.kernel.symmetric { panel } else { 0 };
+        let mirrored = if symmetric { panel } else { 0 };
         let program = self.epilogue.as_ref().map_or(0, Rows::words);
-        Need { shared: self.converted.iter().sum::<usize>() * 4, scratch: (panel + mirrored + program) * 4 }
+        Need { shared: batch * gemm::packed(n, k) * 4, scratch: (gemm::SCRATCH + panel + mirrored + program) * 4 }
     }
 
     /// Runs it.
     pub fn run(&self, ctx: &Context, args: &[Region], results: &[Region]) {
-        let a = as_f32(ctx, &args[0], 0);
-        let b = as_f32(ctx, &args[1], self.converted[0]);
+        let DotKernel { batch, n, k, symmetric, .. } = self.kernel;
+        let strips = ctx.shared(0, batch * gemm::packed(n, k));
+        pack(ctx, source(&args[1], self.kernel.b), [batch, n, k], self.kernel.b.batch, &strips);
         let Grid { down, across, .. } = self.grid;
-        let panels = if self.kernel.symmetric { down * (down + 1) / 2 } else { down * across };
-        ctx.each(self.kernel.batch * panels, |task| {
-            let (batch, panel) = (task / panels.max(1), task % panels.max(1));
-            let (i, j) = if self.kernel.symmetric { upper(panel) } else { (panel / across, panel % across) };
-            self.panel(ctx, [&a, &b], args, results, batch, i, j);
+        let panels = if symmetric { down * (down + 1) / 2 } else { down * across };
+        ctx.each(batch * panels, |task| {
+            let (batch, panel) = (task / panels, task % panels);
+            let (i, j) = if symmetric { upper(panel) } else { (panel / across, panel % across) };
+            let size = gemm::packed(n, k);
+            // SAFETY: all of it is packed, and nobody writes it any more.
+            let strips = unsafe { strips.part(batch * size..(batch + 1) * size).slice::<f32>() };
+            self.panel(ctx, strips, [args, results], batch, i, j);
         });
     }
 
     /// Panel (i, j) of one product.
-    fn panel(
-        &self,
-        ctx: &Context,
-        [a, b]: [&Region; 2],
-        args: &[Region],
-        results: &[Region],
-        batch: usize,
-        i: usize,
-        j: usize,
-    ) {
+    fn panel(&self, ctx: &Context, strips: &[f32], io: [&[Region]; 2], batch: usize, i: usize, j: usize) {
         let DotKernel { m, n, k, symmetric, scale, .. } = self.kernel;
+        let [args, results] = io;
         let (top, left) = (i * self.grid.rows, j * self.grid.columns);
         let sizes @ [rows, columns, _] = [self.grid.rows.min(m - top), self.grid.columns.min(n - left), k];
-        let start = |r: &Region, s: Strides, at: usize| {
-            let first = (batch * s.batch + at * s.row).min(r.len());
-            Matrix { start: r.address(first), row: s.row, column: s.inner }
-        };
-        let (a, b) = (start(a, self.kernel.a, top), start(b, self.kernel.b, left).transposed());
+        let a = source(&args[0], self.kernel.a);
+        let a = Source { first: a.first + batch * self.kernel.a.batch, ..a }.at(top, 0);
+        let b = Packed { strips, first: left };
         let first = batch * m * n + top * n + left;
         let scale = scale as f32;
-        if self.is_direct {
-            let result = &results[0];
-            let add = match self.kernel.epilogue {
-                Epilogue::Accumulate(operand) => {
-                    self.bring(&args[operand], result, [rows, columns], first);
-                    true
-                }
-                Epilogue::Store | Epilogue::Rows(_) => false,
-            };
-            let c = Matrix { start: result.address(first), row: n, column: 1 };
-            // SAFETY: the operands were checked, and this panel of the result is this task's.
-            return unsafe { gemm(sizes, scale, a, b, add, c) };
-        }
         ctx.scratch(|words| {
-            let (panel, rest) = words.split_at_mut(self.grid.rows * self.grid.columns);
-            let panel: &mut [f32] = bytemuck::cast_slice_mut(panel);
+            let (packed, rest) = words.split_at_mut(gemm::SCRATCH);
+            let packed: &mut [f32] = bytemuck::cast_slice_mut(packed);
+            if self.is_direct {
+                let add = match self.kernel.epilogue {
+                    Epilogue::Accumulate(operand) => {
+                        self.bring(&args[operand], &results[0], [rows, columns], first);
+                        true
+                    }
+                    Epilogue::Store | Epilogue::Rows(_) => false,
+                };
+                let c = Target { start: results[0].address(first), row: n };
+                // SAFETY: the operands were checked, and this panel of the result is this task's.
+                return unsafe { gemm::block(sizes, scale, a, b, add, c, packed) };
+            }
+            let (panel, rest) = rest.split_at_mut(self.grid.rows * self.grid.columns);
+            let panel: &mut [f32] = &mut bytemuck::cast_slice_mut(panel)[..rows * columns];
             // SAFETY: the operands were checked, and the scratch memory is this task's.
-            unsafe { gemm(sizes, scale, a, b, false, Matrix::of_mut(panel, columns, 1)) };
-            let product = &panel[..rows * columns];
+            unsafe { gemm::block(sizes, scale, a, b, false, Target::of(panel, columns), packed) };
             if !symmetric || i == j {
-                return self.hand_out(rest, product, [rows, columns], first, args, results);
+                return self.hand_out(rest, panel, [rows, columns], first, io);
             }
             let (mirrored, rest) = rest.split_at_mut(self.grid.rows * self.grid.columns);
             let mirrored: &mut [f32] = &mut bytemuck::cast_slice_mut(mirrored)[..rows * columns];
-            fold::transpose(mirrored, product, rows, columns);
-            self.hand_out(rest, product, [rows, columns], first, args, results);
+            fold::transpose(mirrored, panel, rows, columns);
+            self.hand_out(rest, panel, [rows, columns], first, io);
             let first = batch * m * n + left * n + top;
-            self.hand_out(rest, mirrored, [columns, rows], first, args, results);
+            self.hand_out(rest, mirrored, [columns, rows], first, io);
         });
     }
 
@@ -182,35 +183,54 @@ impl Dot {
     fn hand_out(
         &self,
         words: &mut [u32],
-        product: &[f32],
+        product: &mut [f32],
         [rows, columns]: [usize; 2],
         first: usize,
-        args: &[Region],
-        results: &[Region],
+        [args, results]: [&[Region]; 2],
     ) {
         let n = self.kernel.n;
-        // Whole rows lie in one piece.
-        let (pieces, len) = if columns == n { (1, rows * columns) } else { (rows, columns) };
-        if let Epilogue::Accumulate(operand) = self.kernel.epilogue {
-            self.bring(&args[operand], &results[0], [rows, columns], first);
+        if let Some(program) = &self.epilogue {
+            // SAFETY: the panel is not used beside the region.
+            let side = Side { region: unsafe { Region::of(product) }, first: 0, row: columns };
+            let handed = Handed { product: Some(side), ..Handed::default() };
+            return program.run_rectangle(words, first, [rows, columns], n, [args, results], handed);
         }
-        for piece in 0..pieces {
-            let product = &product[piece * len..][..len];
-            let at = first + piece * n;
-            match (&self.epilogue, &self.kernel.epilogue) {
-                (Some(program), _) => {
-                    let handed = &mut Handed { product, ..Handed::default() };
-                    program.run_range(words, at, len, args, results, handed);
+        let adds = match self.kernel.epilogue {
+            Epilogue::Accumulate(operand) => {
+                self.bring(&args[operand], &results[0], [rows, columns], first);
+                true
+            }
+            Epilogue::Store | Epilogue::Rows(_) => false,
+        };
+        for (row, product) in product.chunks(columns).enumerate() {
+            let at = first + row * n;
+            // SAFETY: this part of the result, and of what it is added to, is this task's.
+            unsafe {
+                match adds {
+                    true => fold::add(results[0].part(at..at + columns).slice_mut::<f32>(), product),
+                    false => convert::store(&results[0], at, product),
                 }
-                (None, Epilogue::Accumulate(_)) => {
-                    // SAFETY: this part of the result, and of what it is added to, is this task's.
-                    unsafe { fold::add(results[0].part(at..at + len).slice_mut::<f32>(), product) };
-                }
-                // SAFETY: this part of the result is this task's.
-                (None, _) => unsafe { convert::store(&results[0], at, product) },
             }
         }
     }
+}
+
+/// An operand as a source of its first matrix.
+fn source(region: &Region, s: Strides) -> Source {
+    Source { region: *region, first: 0, row: s.row, inner: s.inner }
+}
+
+/// Packs right operands `[batch, n, k]`, a strip in each task.
+pub fn pack(ctx: &Context, b: Source, [batch, n, k]: [usize; 3], stride: usize, to: &Region) {
+    let strip = gemm::strip();
+    let strips = n.div_ceil(strip);
+    ctx.each(batch * strips, |task| {
+        let (batch, i) = (task / strips, task % strips);
+        let b = Source { first: b.first + batch * stride, ..b }.at(i * strip, 0);
+        let at = batch * gemm::packed(n, k) + i * strip * k;
+        // SAFETY: each task writes a strip of its own.
+        unsafe { gemm::pack(to.part(at..at + strip * k).slice_mut::<f32>(), b, strip.min(n - i * strip), k) };
+    });
 }
 
 /// Row and column of a panel on or above the diagonal.
@@ -222,21 +242,6 @@ fn upper(panel: usize) -> (usize, usize) {
         column += 1;
     }
     (panel - before, column)
-}
-
-/// An operand as f32: itself, or a copy in the shared memory behind `before` floats.
-pub fn as_f32(ctx: &Context, region: &Region, before: usize) -> Region {
-    if region.dtype() == DType::F32 {
-        return *region;
-    }
-    let copy = ctx.shared(before, region.len());
-    let tasks = tasks(region.len());
-    ctx.each(tasks, |task| {
-        let range = part(region.len(), tasks, task);
-        // SAFETY: each task writes a part of its own.
-        unsafe { convert::load(region, range.start, copy.part(range.clone()).slice_mut::<f32>()) };
-    });
-    copy
 }
 
 #[cfg(test)]

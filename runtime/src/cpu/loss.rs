@@ -1,7 +1,8 @@
 //! Head, cross-entropy and their gradients, a chunk of rows at a time: never all logits.
 //!
 //! For each chunk: z by panels of classes, each handed to the logits' program; then row by row the loss, and the
-//! gradient of z in the place of z; then dx from slices of classes, added up in order, and dw by panels of classes.
+//! gradient of z in the place of z; then dx from slices of classes, added up in order, and dw by panels of classes. Tasks
+//! pack what they need of w for themselves: packed whole, it would be as large as w.
 
 use mngc_compiler::ir::DType;
 use mngc_compiler::schedule::kernel::{HANDED_ON, LossGradient, LossKernel, PRODUCT, Strides};
@@ -9,17 +10,22 @@ use mngc_compiler::schedule::rows::{Access, Instr, RowProgram, Src};
 
 use super::check::{self, ensure};
 use super::context::{Context, Need, part, tasks};
-use super::dot::{Grid, as_f32};
-use super::gemm::{Matrix, gemm};
+use super::dot::{self, Grid};
+use super::gemm::{self, Packed, Source, Target};
 use super::memory::Region;
-use super::rows::{Handed, Rows};
+use super::rows::{Handed, Rows, Side};
 use super::{convert, fold};
 
 /// Logits of a chunk: so many of them at most, but at least [`LEAST_ROWS`] rows.
 const CHUNK: usize = 1 << 24;
 const LEAST_ROWS: usize = 16;
-/// Classes of a slice of dx.
-const SLICE: usize = 4096;
+/// Classes of a panel of logits, at most.
+const CLASSES: usize = 768;
+/// Classes of a slice of dx, and of a part of it that is packed at once.
+const SLICE: usize = 8 * PART;
+const PART: usize = 384;
+/// Classes and features of a panel of dw, at most.
+const PANEL: [usize; 2] = [128, 768];
 /// Elements that a gradient program runs on at once.
 const TILE: usize = 2048;
 
@@ -39,12 +45,11 @@ pub struct Loss {
 /// Where things begin in the shared memory, in floats.
 #[derive(Debug, Default)]
 struct Shared {
-    x: usize,
-    w: usize,
     z: usize,
     logits: usize,
     dx: usize,
     dw: usize,
+    x: usize,
     end: usize,
 }
 
@@ -60,6 +65,7 @@ impl Loss {
         ensure(targets.dtype() == DType::I32 && targets.len() == rows, || format!("{rows} targets"))?;
         let f32s = |r: Option<&Region>, len: usize| r.is_some_and(|r| r.dtype() == DType::F32 && r.len() == len);
         ensure(f32s(results.get(kernel.loss), rows), || format!("{rows} losses"))?;
+        ensure(n > 0, || "no classes".into())?;
         let fits = |p: &RowProgram| ensure(p.is_elementwise() && p.elements == rows * n, || "not elementwise".into());
         fits(&kernel.logits)?;
         let mut gradient = None;
@@ -80,16 +86,14 @@ impl Loss {
             at += len;
             at - len
         };
-        let copy = |r: &Region| if r.dtype() == DType::F32 { 0 } else { r.len() };
         let g = kernel.gradient.as_ref();
         let narrow = |r: usize| results[r].dtype() != DType::F32;
         let layout = Shared {
-            x: take(copy(x)),
-            w: take(copy(w)),
             z: take(chunk * n),
             logits: take(if is_plain { 0 } else { chunk * n }),
             dx: take(if g.is_some_and(|g| g.dx.is_some()) { n.div_ceil(SLICE) * chunk * k } else { 0 }),
             dw: take(if g.and_then(|g| g.dw).is_some_and(narrow) { n * k } else { 0 }),
+            x: take(if g.is_some_and(|g| g.dw.is_some()) { gemm::packed(k, chunk) } else { 0 }),
             end: at,
         };
         let logits = Rows::new(&kernel.logits, args, results)?;
@@ -98,24 +102,24 @@ impl Loss {
 
     /// What it needs.
     pub fn need(&self) -> Need {
+        let LossKernel { n, k, .. } = self.kernel;
         let program = self.logits.words().max(self.gradient.as_ref().map_or(0, Rows::words));
-        Need { shared: self.layout.end * 4, scratch: (2 * TILE + program) * 4 }
+        let packed = gemm::packed(n.min(CLASSES), k).max(gemm::packed(k, PART));
+        Need { shared: self.layout.end * 4, scratch: (2 * TILE + program + gemm::SCRATCH + packed) * 4 }
     }
 
     /// Runs it.
     pub fn run(&self, ctx: &Context, args: &[Region], results: &[Region]) {
-        let x = as_f32(ctx, &args[0], self.layout.x);
-        let w = as_f32(ctx, &args[1], self.layout.w);
         for first in (0..self.kernel.rows).step_by(self.chunk.max(1)) {
             let rows = self.chunk.min(self.kernel.rows - first);
-            self.products(ctx, &x, &w, first, rows, args, results);
+            self.products(ctx, first, rows, args, results);
             self.losses(ctx, first, rows, args, results);
             let Some(g) = &self.kernel.gradient else { continue };
             if let Some(dx) = g.dx {
-                self.dx(ctx, &w, first, rows, &results[dx]);
+                self.dx(ctx, &args[1], first, rows, &results[dx]);
             }
             if let Some(dw) = g.dw {
-                self.dw(ctx, &x, first, rows, args, &results[dw], g);
+                self.dw(ctx, first, rows, args, &results[dw], g);
             }
         }
         if let Some(LossGradient { dw: Some(dw), .. }) = self.kernel.gradient {
@@ -131,39 +135,36 @@ impl Loss {
         if self.is_plain { self.z(ctx) } else { ctx.shared(self.layout.logits, self.chunk * self.kernel.n) }
     }
 
+    /// x, rows of features from one on.
+    fn x(&self, args: &[Region], first: usize) -> Source {
+        Source { region: args[0], first: first * self.kernel.k, row: self.kernel.k, inner: 1 }
+    }
+
     /// z = x·wᵀ and the logits of a chunk.
-    fn products(
-        &self,
-        ctx: &Context,
-        x: &Region,
-        w: &Region,
-        first: usize,
-        rows: usize,
-        args: &[Region],
-        results: &[Region],
-    ) {
+    fn products(&self, ctx: &Context, first: usize, rows: usize, args: &[Region], results: &[Region]) {
         let LossKernel { n, k, w: strides, .. } = self.kernel;
         let (z, logits) = (self.z(ctx), self.logits(ctx));
-        let grid = Grid::new(rows, n, [512, 2048]);
+        let w = Source { region: args[1], first: 0, row: strides.row, inner: strides.inner };
+        let grid = Grid::new(rows, n, [512, CLASSES]);
         ctx.each(grid.panels(), |task| {
             let (top, left, height, width) = grid.panel(task, rows, n);
-            let a = Matrix { start: x.address((first + top) * k), row: k, column: 1 };
-            let b = Matrix { start: w.address(0), row: strides.row, column: strides.inner }.at(left, 0).transposed();
-            let c = Matrix { start: z.address(top * n + left), row: n, column: 1 };
-            // SAFETY: operands were checked, and this panel of z is this task's.
-            unsafe { gemm([height, width, k], 1.0, a, b, false, c) };
-            if self.is_plain {
-                return;
-            }
+            let at = top * n + left;
             ctx.scratch(|words| {
-                for row in top..top + height {
-                    let at = row * n + left;
-                    // SAFETY: this panel of z and of the logits is this task's.
-                    let (product, result) = unsafe {
-                        (z.part(at..at + width).slice::<f32>(), logits.part(at..at + width).slice_mut::<f32>())
-                    };
-                    let handed = &mut Handed { product, result, gradient: &[] };
-                    self.logits.run_range(words, first * n + at, width, args, results, handed);
+                let (left_packed, words) = words.split_at_mut(gemm::SCRATCH);
+                let (strips, words) = words.split_at_mut(gemm::packed(width, k));
+                let strips: &mut [f32] = bytemuck::cast_slice_mut(strips);
+                let c = Target { start: z.address(at), row: n };
+                // SAFETY: operands were checked, and this panel of z is this task's.
+                unsafe {
+                    gemm::pack(strips, w.at(left, 0), width, k);
+                    let (a, b) = (self.x(args, first + top), Packed { strips, first: 0 });
+                    gemm::block([height, width, k], 1.0, a, b, false, c, bytemuck::cast_slice_mut(left_packed));
+                }
+                if !self.is_plain {
+                    let side = |region: Region| Some(Side { region, first: at, row: n });
+                    let handed = Handed { product: side(z), gradient: None, result: side(logits) };
+                    let at = first * n + at;
+                    self.logits.run_rectangle(words, at, [height, width], n, [args, results], handed);
                 }
             });
         });
@@ -176,7 +177,7 @@ impl Loss {
         let tasks = tasks(rows * n).min(rows);
         ctx.each(tasks, |task| {
             for row in part(rows, tasks, task) {
-                // SAFETY: nobody writes the targets, and this row is this task's.
+                // SAFETY: nobody writes the targets, and this row of the logits is this task's.
                 let (target, values) = unsafe {
                     let target = args[2].part(first + row..first + row + 1).slice::<i32>()[0];
                     (target, logits.part(row * n..(row + 1) * n).slice::<f32>())
@@ -190,21 +191,18 @@ impl Loss {
                 // SAFETY: nobody writes the operand.
                 unsafe { convert::load(dy, if dy.len() == 1 { 0 } else { first + row }, &mut factor) };
                 ctx.scratch(|words| {
-                    let (tiles, words) = words.split_at_mut(2 * TILE);
-                    let (gradient, result) = bytemuck::cast_slice_mut::<u32, f32>(tiles).split_at_mut(TILE);
+                    let (gradient, words) = words.split_at_mut(TILE);
+                    let gradient: &mut [f32] = bytemuck::cast_slice_mut(gradient);
                     for at in (0..n).step_by(TILE) {
                         let len = TILE.min(n - at);
                         let gradient = &mut gradient[..len];
-                        // SAFETY: this part of the row is this task's; the slices end before it is written.
-                        let (values, product) = unsafe {
-                            let part = row * n + at..row * n + at + len;
-                            (logits.part(part.clone()).slice::<f32>(), z.part(part).slice::<f32>())
-                        };
-                        entropy.gradient(gradient, values, at, factor[0]);
-                        let handed = &mut Handed { product, gradient, result: &mut result[..len] };
-                        program.run_range(words, (first + row) * n + at, len, args, results, handed);
-                        // SAFETY: as above.
-                        unsafe { convert::store(&z, row * n + at, &result[..len]) };
+                        entropy.gradient(gradient, &values[at..at + len], at, factor[0]);
+                        // SAFETY: the gradient is not used beside the region.
+                        let gradient = Side { region: unsafe { Region::of(gradient) }, first: 0, row: len };
+                        let z = Side { region: z, first: row * n + at, row: n };
+                        let handed = Handed { product: Some(z), gradient: Some(gradient), result: Some(z) };
+                        let at = (first + row) * n + at;
+                        program.run_rectangle(words, at, [1, len], n, [args, results], handed);
                     }
                 });
             }
@@ -217,16 +215,29 @@ impl Loss {
         let z = self.z(ctx);
         let slices = n.div_ceil(SLICE);
         let partial = ctx.shared(self.layout.dx, slices * self.chunk * k);
-        let grid = Grid::new(rows, k, [512, 1024]);
+        // Features are the free axis here, classes the contracted one.
+        let w = Source { region: *w, first: 0, row: strides.inner, inner: strides.row };
+        let grid = Grid::new(rows, k, [512, 768]);
         ctx.each(slices * grid.panels(), |task| {
             let (slice, panel) = (task / grid.panels(), task % grid.panels());
             let (top, left, height, width) = grid.panel(panel, rows, k);
-            let from = slice * SLICE;
-            let a = Matrix { start: z.address(top * n + from), row: n, column: 1 };
-            let b = Matrix { start: w.address(0), row: strides.row, column: strides.inner }.at(from, left);
-            let c = Matrix { start: partial.address((slice * rows + top) * k + left), row: k, column: 1 };
-            // SAFETY: operands were checked, and this panel of the partial sums is this task's.
-            unsafe { gemm([height, width, SLICE.min(n - from)], 1.0, a, b, false, c) };
+            let c = Target { start: partial.address((slice * rows + top) * k + left), row: k };
+            ctx.scratch(|words| {
+                let (left_packed, strips) = words.split_at_mut(gemm::SCRATCH);
+                let left_packed: &mut [f32] = bytemuck::cast_slice_mut(left_packed);
+                let strips: &mut [f32] = bytemuck::cast_slice_mut(strips);
+                for from in (slice * SLICE..n.min((slice + 1) * SLICE)).step_by(PART) {
+                    let depth = PART.min(n - from);
+                    let a = Source { region: z, first: top * n + from, row: n, inner: 1 };
+                    let strips = &mut strips[..gemm::packed(width, depth)];
+                    // SAFETY: operands were checked, and this panel of the partial sums is this task's.
+                    unsafe {
+                        gemm::pack(strips, w.at(left, from), width, depth);
+                        let (b, add) = (Packed { strips, first: 0 }, from > slice * SLICE);
+                        gemm::block([height, width, depth], 1.0, a, b, add, c, left_packed);
+                    }
+                }
+            });
         });
         let tasks = tasks(rows * k);
         ctx.each(tasks, |task| {
@@ -242,37 +253,36 @@ impl Loss {
     }
 
     /// dw += dzᵀ·x of a chunk.
-    fn dw(
-        &self,
-        ctx: &Context,
-        x: &Region,
-        first: usize,
-        rows: usize,
-        args: &[Region],
-        result: &Region,
-        g: &LossGradient,
-    ) {
+    fn dw(&self, ctx: &Context, first: usize, rows: usize, args: &[Region], result: &Region, g: &LossGradient) {
         let LossKernel { n, k, .. } = self.kernel;
         let z = self.z(ctx);
         let to = if result.dtype() == DType::F32 { *result } else { ctx.shared(self.layout.dw, n * k) };
         let before = g.accumulate.map(|operand| args[operand]).filter(|before| !before.same_place(&to));
-        let grid = Grid::new(n, k, [1024, 1024]);
+        // Features are the free axis here, rows the contracted one.
+        let x = Source { row: 1, inner: k, ..self.x(args, first) };
+        let strips = ctx.shared(self.layout.x, gemm::packed(k, rows));
+        dot::pack(ctx, x, [1, k, rows], 0, &strips);
+        let grid = Grid::new(n, k, PANEL);
         ctx.each(grid.panels(), |task| {
             let (top, left, height, width) = grid.panel(task, n, k);
-            if first == 0
-                && let Some(before) = before
-            {
+            if let Some(before) = before.filter(|_| first == 0) {
                 for row in top..top + height {
                     let at = row * k + left;
                     // SAFETY: this panel is this task's.
                     unsafe { convert::load(&before, at, to.part(at..at + width).slice_mut::<f32>()) };
                 }
             }
-            let a = Matrix { start: z.address(top), row: 1, column: n };
-            let b = Matrix { start: x.address(first * k + left), row: k, column: 1 };
-            let c = Matrix { start: to.address(top * k + left), row: k, column: 1 };
-            // SAFETY: operands were checked, and this panel is this task's.
-            unsafe { gemm([height, width, rows], 1.0, a, b, first > 0 || g.accumulate.is_some(), c) };
+            let a = Source { region: z, first: top, row: 1, inner: n };
+            let c = Target { start: to.address(top * k + left), row: k };
+            let add = first > 0 || g.accumulate.is_some();
+            ctx.scratch(|words| {
+                let left_packed: &mut [f32] = bytemuck::cast_slice_mut(words);
+                // SAFETY: operands were checked, x is packed, and this panel is this task's.
+                unsafe {
+                    let b = Packed { strips: strips.slice::<f32>(), first: left };
+                    gemm::block([height, width, rows], 1.0, a, b, add, c, left_packed);
+                }
+            });
         });
     }
 

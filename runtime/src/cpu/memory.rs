@@ -117,6 +117,14 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
+    /// A slice of scratch memory, for code that works on regions.
+    ///
+    /// # Safety
+    /// The slice outlives the region, and is not used beside it.
+    pub unsafe fn of(values: &mut [f32]) -> Region {
+        Region { start: NonNull::from(&mut *values).cast(), dtype: DType::F32, len: values.len() }
+    }
+
     /// What it holds.
     pub fn dtype(&self) -> DType {
         self.dtype

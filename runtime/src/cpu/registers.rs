@@ -108,11 +108,9 @@ impl Registers<'_> {
         (bytemuck::cast_slice_mut(words), others)
     }
 
-    /// Runs an instruction that reads and writes registers only; `at` is the first element of the tile. Others, and what
-    /// [`super::check`] refuses, do nothing.
-    pub fn run(&mut self, instr: &Instr, kinds: &[Kind], at: usize) {
+    /// Runs an instruction that reads and writes registers only. Others, and what [`super::check`] refuses, do nothing.
+    pub fn run(&mut self, instr: &Instr, kinds: &[Kind]) {
         match *instr {
-            Instr::Iota { dst, inner, period } => iota(self.ints_mut(dst), at, inner, period),
             Instr::Unary { op, dst, a } if kinds[dst] == Kind::F32 => {
                 let (dst, others) = self.float_result(dst);
                 of_one(dst, others.float(a), |dst, a| elementwise::unary(op, dst, a));
@@ -178,6 +176,7 @@ impl Registers<'_> {
                 fold::layer_norm_grad(dst, others.floats(x), others.floats(dy), len, eps as f32);
             }
             Instr::Load { .. }
+            | Instr::Iota { .. }
             | Instr::Store { .. }
             | Instr::Total { .. }
             | Instr::Columns { .. }
@@ -287,7 +286,8 @@ fn of_one<A: Copy, R: Copy + Default>(dst: &mut [R], a: Arg<A>, f: impl Fn(&mut 
     }
 }
 
-fn iota(dst: &mut [i32], at: usize, inner: usize, period: usize) {
+/// ⌊i / inner⌋ mod period, from element `at` on.
+pub fn iota(dst: &mut [i32], at: usize, inner: usize, period: usize) {
     let mut done = 0;
     while done < dst.len() {
         let i = at + done;

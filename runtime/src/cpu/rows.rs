@@ -12,7 +12,7 @@ use mngc_compiler::schedule::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
 
 use super::context::{Context, Need, part, tasks};
 use super::memory::Region;
-use super::registers::Registers;
+use super::registers::{self, Registers};
 use super::{check, convert, elementwise, fold};
 
 /// Elements that a tile aims at: a handful of registers fit the second level of cache, the busy ones the first.
@@ -38,24 +38,56 @@ pub struct Rows {
     width: usize,
 }
 
-/// Operands and results of a range of elements that only an epilogue or a loss has. They begin with the range.
-#[derive(Default)]
-pub struct Handed<'a> {
+/// Floats beside a rectangle of elements: element (r, c) at first + r·row + c.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    /// Where.
+    pub region: Region,
+    /// Its first element.
+    pub first: usize,
+    /// Between rows.
+    pub row: usize,
+}
+
+impl Side {
+    fn at(&self, r: usize, c: usize) -> usize {
+        self.first + r * self.row + c
+    }
+}
+
+/// Operands and results of a rectangle of elements that only an epilogue or a loss has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handed {
     /// The product.
-    pub product: &'a [f32],
+    pub product: Option<Side>,
     /// The gradient of the logits.
-    pub gradient: &'a [f32],
+    pub gradient: Option<Side>,
     /// What is handed on.
-    pub result: &'a mut [f32],
+    pub result: Option<Side>,
+}
+
+/// The elements of a tile: `rows` times `columns` of them, `row` apart in the space and one after another in registers.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    at: usize,
+    rows: usize,
+    columns: usize,
+    row: usize,
+    /// Where in the rectangle that runs it begins.
+    corner: (usize, usize),
+}
+
+impl Span {
+    fn len(&self) -> usize {
+        self.rows * self.columns
+    }
 }
 
 /// Where a tile's loads and stores go.
-struct Io<'a, 'b> {
+struct Io<'a> {
     args: &'a [Region],
     results: &'a [Region],
-    handed: &'a mut Handed<'b>,
-    /// First element of the range.
-    base: usize,
+    handed: Handed,
     totals: &'a [AtomicU64],
     /// Partial sums over leading axes.
     columns: &'a mut [f32],
@@ -123,8 +155,9 @@ impl Rows {
                 let mut at = range.start * self.tile;
                 while at < end {
                     let len = self.tile.min(end - at);
-                    let handed = &mut Handed::default();
-                    self.tile(words, at, len, &mut Io { args, results, handed, base: at, totals, columns });
+                    let span = Span { at, rows: 1, columns: len, row: len, corner: (0, 0) };
+                    let handed = Handed::default();
+                    self.tile(words, span, &mut Io { args, results, handed, totals, columns });
                     at += len;
                 }
             });
@@ -132,22 +165,25 @@ impl Rows {
         self.finish(ctx, results);
     }
 
-    /// Runs an elementwise program on a range of elements, in the scratch memory given.
-    pub fn run_range(
+    /// Runs an elementwise program on a rectangle of elements, whose rows lie `row` apart in the space and whose first is
+    /// `at`; in the scratch memory given.
+    pub fn run_rectangle(
         &self,
         words: &mut [u32],
         at: usize,
-        len: usize,
-        args: &[Region],
-        results: &[Region],
-        handed: &mut Handed,
+        [rows, columns]: [usize; 2],
+        row: usize,
+        [args, results]: [&[Region]; 2],
+        handed: Handed,
     ) {
-        let mut done = 0;
-        while done < len {
-            let count = self.tile.min(len - done);
-            let mut io = Io { args, results, handed, base: at, totals: &[], columns: &mut [] };
-            self.tile(words, at + done, count, &mut io);
-            done += count;
+        let width = columns.min(self.tile);
+        let height = (self.tile / width.max(1)).clamp(1, rows.max(1));
+        for r in (0..rows).step_by(height) {
+            for c in (0..columns).step_by(width.max(1)) {
+                let (rows, columns) = (height.min(rows - r), width.min(columns - c));
+                let span = Span { at: at + r * row + c, rows, columns, row, corner: (r, c) };
+                self.tile(words, span, &mut Io { args, results, handed, totals: &[], columns: &mut [] });
+            }
         }
     }
 
@@ -186,81 +222,111 @@ impl Rows {
     }
 
     /// Runs all instructions on a tile.
-    fn tile(&self, words: &mut [u32], at: usize, len: usize, io: &mut Io) {
+    fn tile(&self, words: &mut [u32], span: Span, io: &mut Io) {
         let (words, angles) = words.split_at_mut(self.program.regs.len() * self.tile);
-        let mut regs = Registers { words, stride: self.tile, len };
+        let mut regs = Registers { words, stride: self.tile, len: span.len() };
         for (i, instr) in self.program.instrs.iter().enumerate() {
             match *instr {
-                Instr::Load { dst, operand, access } => self.load(&mut regs, at, io, dst, operand, access),
-                Instr::Store { result, a, access } => self.store(&regs, at, io, result, a, access),
+                Instr::Load { dst, operand, access } => self.load(&mut regs, &span, io, dst, operand, access),
+                Instr::Store { result, a, access } => self.store(&regs, &span, io, result, a, access),
+                Instr::Iota { dst, inner, period } => {
+                    for (r, dst) in regs.ints_mut(dst).chunks_mut(span.columns).enumerate() {
+                        registers::iota(dst, span.at + r * span.row, inner, period);
+                    }
+                }
                 Instr::Total { kind, a, result } => {
                     let kind_of = self.kind(a, io.results[result].dtype());
                     let before = f64::from_bits(io.totals[i].load(Relaxed));
                     io.totals[i].store(regs.total(kind, a, kind_of, before).to_bits(), Relaxed);
                 }
                 Instr::Columns { a, period, .. } => {
-                    regs.columns(a, at, period, &mut io.columns[self.columns[i]..][..period]);
+                    regs.columns(a, span.at, period, &mut io.columns[self.columns[i]..][..period]);
                 }
                 Instr::Rope { dst, a, position, len, inverse, .. } => {
                     let angles: &mut [f32] = bytemuck::cast_slice_mut(&mut angles[..self.angles]);
                     regs.rope(dst, a, position, len, inverse, &self.frequencies[i], angles);
                 }
-                ref other => regs.run(other, &self.program.regs, at),
+                ref other => regs.run(other, &self.program.regs),
             }
         }
     }
 
-    fn load(&self, regs: &mut Registers, at: usize, io: &Io, dst: Reg, operand: usize, access: Access) {
-        let len = regs.len;
-        let handed = match operand {
-            PRODUCT => Some(io.handed.product),
-            LOGITS_GRADIENT => Some(io.handed.gradient),
+    fn load(&self, regs: &mut Registers, span: &Span, io: &Io, dst: Reg, operand: usize, access: Access) {
+        let side = match operand {
+            PRODUCT => io.handed.product,
+            LOGITS_GRADIENT => io.handed.gradient,
             _ => None,
         };
-        if let Some(values) = handed {
-            regs.floats_mut(dst).copy_from_slice(&values[at - io.base..][..len]);
+        if let Some(side) = side {
+            for (r, dst) in regs.floats_mut(dst).chunks_mut(span.columns).enumerate() {
+                // SAFETY: this part of the rectangle is this task's.
+                unsafe { convert::load(&side.region, side.at(span.corner.0 + r, span.corner.1), dst) };
+            }
             return;
         }
-        let region = &io.args[operand];
-        if self.program.regs[dst] == Kind::F32 {
+        let Some(region) = io.args.get(operand) else { return };
+        let is_float = self.program.regs[dst] == Kind::F32;
+        for r in 0..span.rows {
+            let at = span.at + r * span.row;
+            let part = r * span.columns..(r + 1) * span.columns;
             // SAFETY: nobody writes this part of the operand but, after this, the task itself.
-            spread(access, at, regs.floats_mut(dst), |from, dst| unsafe { convert::load(region, from, dst) });
-        } else {
-            // SAFETY: as above.
-            spread(access, at, regs.ints_mut(dst), |from, dst| unsafe { convert::load_ints(region, from, dst) });
+            if is_float {
+                let dst = &mut regs.floats_mut(dst)[part];
+                spread(access, at, dst, |from, dst| unsafe { convert::load(region, from, dst) });
+            } else {
+                let dst = &mut regs.ints_mut(dst)[part];
+                spread(access, at, dst, |from, dst| unsafe { convert::load_ints(region, from, dst) });
+            }
         }
     }
 
-    fn store(&self, regs: &Registers, at: usize, io: &mut Io, result: usize, a: Src, access: Access) {
+    fn store(&self, regs: &Registers, span: &Span, io: &Io, result: usize, a: Src, access: Access) {
         if result == HANDED_ON {
-            let to = &mut io.handed.result[at - io.base..][..regs.len];
-            match a {
-                Src::Reg(reg) => to.copy_from_slice(regs.floats(reg)),
-                Src::Const(c) => to.fill(c.0 as f32),
+            let Some(side) = io.handed.result else { return };
+            for r in 0..span.rows {
+                let to = side.at(span.corner.0 + r, span.corner.1);
+                // SAFETY: this part of the rectangle is this task's.
+                unsafe {
+                    match a {
+                        Src::Reg(reg) => {
+                            convert::store(&side.region, to, &regs.floats(reg)[r * span.columns..][..span.columns])
+                        }
+                        Src::Const(c) => Pieces::new(to, 1, span.columns)
+                            .fill(c.0 as f32, |to, values| convert::store(&side.region, to, values)),
+                    }
+                }
             }
             return;
         }
         let region = &io.results[result];
         let is_float = self.kind(a, region.dtype()) == Kind::F32;
-        // The elements of the result that this tile makes, and how far apart their first elements lie in it.
-        let (first, step) = match access {
-            Access::Row { len } => (at / len, len),
-            Access::Scalar if at == 0 => (0, regs.len),
-            Access::Scalar => return,
-            Access::Full | Access::Cycle { .. } | Access::Middle { .. } => (at, 1),
-        };
-        let mut piece = Pieces::new(first, step, regs.len);
-        // SAFETY: this part of the result is written by this task alone, in its turn.
-        unsafe {
-            match a {
-                Src::Reg(reg) if is_float && step == 1 => convert::store(region, at, regs.floats(reg)),
-                Src::Reg(reg) if is_float => {
-                    piece.each(regs.floats(reg), 0.0, |to, values| convert::store(region, to, values));
+        for r in 0..span.rows {
+            let at = span.at + r * span.row;
+            // The elements of the result that these make, and how far apart their first elements lie in the space.
+            let (first, step) = match access {
+                Access::Row { len } => (at / len, len),
+                Access::Scalar if at == 0 => (0, span.columns),
+                Access::Scalar => return,
+                Access::Full | Access::Cycle { .. } | Access::Middle { .. } => (at, 1),
+            };
+            let part = r * span.columns..(r + 1) * span.columns;
+            let pieces = Pieces::new(first, step, span.columns);
+            // SAFETY: this part of the result is written by this task alone, in its turn.
+            unsafe {
+                match a {
+                    Src::Reg(reg) if is_float && step == 1 => convert::store(region, at, &regs.floats(reg)[part]),
+                    Src::Reg(reg) if is_float => {
+                        pieces.each(&regs.floats(reg)[part], 0.0, |to, values| convert::store(region, to, values));
+                    }
+                    Src::Reg(reg) if step == 1 => convert::store_ints(region, at, &regs.ints(reg)[part]),
+                    Src::Reg(reg) => {
+                        pieces.each(&regs.ints(reg)[part], 0, |to, values| convert::store_ints(region, to, values));
+                    }
+                    Src::Const(c) if is_float => {
+                        pieces.fill(c.0 as f32, |to, values| convert::store(region, to, values));
+                    }
+                    Src::Const(c) => pieces.fill(c.0 as i32, |to, values| convert::store_ints(region, to, values)),
                 }
-                Src::Reg(reg) if step == 1 => convert::store_ints(region, at, regs.ints(reg)),
-                Src::Reg(reg) => piece.each(regs.ints(reg), 0, |to, values| convert::store_ints(region, to, values)),
-                Src::Const(c) if is_float => piece.fill(c.0 as f32, |to, values| convert::store(region, to, values)),
-                Src::Const(c) => piece.fill(c.0 as i32, |to, values| convert::store_ints(region, to, values)),
             }
         }
     }
@@ -311,7 +377,7 @@ impl Pieces {
         Pieces { first, step, count: len.div_ceil(step) }
     }
 
-    fn each<T: Copy>(&mut self, values: &[T], zero: T, store: impl Fn(usize, &[T])) {
+    fn each<T: Copy>(&self, values: &[T], zero: T, store: impl Fn(usize, &[T])) {
         let mut piece = [zero; Pieces::SIZE];
         for done in (0..self.count).step_by(Pieces::SIZE) {
             let n = Pieces::SIZE.min(self.count - done);
@@ -322,7 +388,7 @@ impl Pieces {
         }
     }
 
-    fn fill<T: Copy>(&mut self, value: T, store: impl Fn(usize, &[T])) {
+    fn fill<T: Copy>(&self, value: T, store: impl Fn(usize, &[T])) {
         let piece = [value; Pieces::SIZE];
         for done in (0..self.count).step_by(Pieces::SIZE) {
             store(self.first + done, &piece[..Pieces::SIZE.min(self.count - done)]);
