@@ -57,6 +57,7 @@ pub const FLATTEN: &[Pass] = &[
 /// Outlines what one kernel computes.
 pub const FUSE: &[Pass] = &[
     Pass { name: "fuse_sums", run: fuse::sums::run, reaches: None },
+    Pass { name: "fuse_pads", run: fuse::pads::run, reaches: None },
     Pass { name: "fuse_loss", run: fuse::loss::run, reaches: None },
     Pass { name: "fuse_dot", run: fuse::dot::run, reaches: None },
     Pass { name: "fuse_rows", run: fuse::rows::run, reaches: None },

@@ -71,6 +71,11 @@ fn fuse_sums_files() {
 }
 
 #[test]
+fn fuse_pads_files() {
+    files("fuse_pads", fuse::pads::run);
+}
+
+#[test]
 fn fuse_rows_files() {
     files("fuse_rows", fuse::rows::run);
 }

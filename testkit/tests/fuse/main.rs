@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use mngc_compiler::ir::typing::Stage;
 use mngc_compiler::ir::{
-    CallKind, DType, Entry, EntryKind, Func, Fusion, Graph, Input, Module, Op, Output, ReduceKind, Type, ValueData,
-    ValueDef, print, verify,
+    BinaryOp, CallKind, DType, Entry, EntryKind, Func, Fusion, Graph, Input, Module, Op, Output, ReduceKind, Type,
+    Value, ValueData, ValueDef, print, verify,
 };
 use mngc_compiler::passes;
 use mngc_compiler::schedule;
@@ -92,10 +92,10 @@ proptest! {
 
     #[test]
     fn values_are_kept(case in any_case()) {
-        // The first pass changes the order of sums; the others change nothing.
-        let (sums, others) = passes::FUSE.split_at(1);
-        prop_assert_eq!(sums[0].name, "fuse_sums");
-        let before = fused(&flat(&case), sums);
+        // The first passes change the order of sums, and the sign of zeros; the others change nothing.
+        let (rewriting, others) = passes::FUSE.split_at(2);
+        prop_assert_eq!([rewriting[0].name, rewriting[1].name], ["fuse_sums", "fuse_pads"]);
+        let before = fused(&flat(&case), rewriting);
         for i in 0..=others.len() {
             let list = if i == 0 { others } else { &others[i - 1..i] };
             let after = fused(&before, list);
@@ -133,6 +133,37 @@ proptest! {
         let case = Case { module: m, func, args, seed };
         let before = flat(&case);
         let after = fused(&before, &passes::FUSE[..1]);
+        prop_assert_eq!(outputs(&after, &case, Precision::F64), outputs(&before, &case, Precision::F64));
+    }
+
+    /// Some parts of a tensor, padded back and added.
+    #[test]
+    fn sums_of_padded_tensors_are_kept(cuts in proptest::collection::vec(0usize..7, 1..6), seed: u64) {
+        let mut m = Module::default();
+        let [rows, wide] = [3, 6].map(|size| m.dims.anonymous(size));
+        let ty = Type::new(DType::F32, [rows, wide]);
+        let mut g = Graph::new("pads");
+        let x = g.param("x", ty.clone());
+        let mut ends = cuts.clone();
+        ends.sort_unstable();
+        let mut sum: Option<Value> = None;
+        // Every pair of neighbours, in the order in which they were drawn.
+        for &cut in &cuts {
+            let at = ends.iter().position(|&end| end == cut).unwrap_or(0);
+            let (start, end) = (if at == 0 { 0 } else { ends[at - 1] }, if at + 1 == ends.len() { 6 } else { cut });
+            let mut part = ty.clone();
+            part.dims[1] = m.dims.anonymous(end - start);
+            let part = g.push1(Op::Slice { axis: 1, start }, vec![x], part, None);
+            let part = g.push1(Op::Pad { axis: 1, before: start }, vec![part], ty.clone(), None);
+            let add = Op::Binary(BinaryOp::Add);
+            sum = Some(sum.map_or(part, |sum| g.push1(add, vec![part, sum], ty.clone(), None)));
+        }
+        g.result("y", sum.unwrap_or(x));
+        let args = vec![values::tensor(&m.dims, &ty, seed, true)];
+        let func = m.funcs.push(g);
+        let case = Case { module: m, func, args, seed };
+        let before = flat(&case);
+        let after = fused(&before, &passes::FUSE[1..2]);
         prop_assert_eq!(outputs(&after, &case, Precision::F64), outputs(&before, &case, Precision::F64));
     }
 

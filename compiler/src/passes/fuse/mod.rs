@@ -14,6 +14,7 @@ pub mod dot;
 mod flow;
 pub mod loss;
 mod outline;
+pub mod pads;
 pub mod rows;
 pub mod sums;
 mod symmetric;
