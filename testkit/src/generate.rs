@@ -247,9 +247,6 @@ pub fn canonical(from: &Graph) -> Graph {
 /// Binds a function to slots, host scalars and batch inputs.
 fn entry(m: &mut Module, func: Func, tape: &mut Tape) {
     let graph = m.funcs[func].clone();
-    // The init of stage 0 would have to write every slot.
-    let kind = tape.of(&EntryKind::ALL);
-    let key = EntryKey { kind, stage: u32::from(kind == EntryKind::Init) + tape.pick(3) as u32 };
     let stored = |m: &Module, ty: &Type| ty.dims.iter().all(|&d| m.dims.role(d) == DimRole::Feature);
     let mut inputs = Vec::new();
     for (i, &param) in graph.params.iter().enumerate() {
@@ -279,6 +276,9 @@ fn entry(m: &mut Module, func: Func, tape: &mut Tape) {
         });
     }
     debug_assert!(graph.params.iter().all(|&v| matches!(graph.values[v].def, ValueDef::Param(_))));
+    // The init of stage 0 would have to write every slot.
+    let kind = tape.of(&EntryKind::ALL);
+    let key = EntryKey { kind, stage: u32::from(kind == EntryKind::Init) + tape.pick(3) as u32 };
     m.entries.insert(key, Entry { key, func, inputs, outputs });
 }
 

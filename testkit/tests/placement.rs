@@ -84,13 +84,17 @@ fn program(case: &Case) -> Module {
     let g = &m.funcs[entry.func];
     let args = g.params.iter().zip(&g.param_names).map(|(&v, name)| outer.param(name.clone(), g.ty(v).clone()));
     let args = args.collect();
-    for (value, name) in m.call(&mut outer, entry.func, CallKind::Block, args, None).into_iter().zip(&g.result_names) {
-        outer.result(name.clone(), value);
+    let names = g.result_names.clone();
+    if !names.is_empty() {
+        let results = m.call(&mut outer, entry.func, CallKind::Block, args, None);
+        results.into_iter().zip(names).for_each(|(value, name)| outer.result(name, value));
     }
     let (inner, outer) = (entry.func, m.funcs.push(outer));
     for kind in RUNS {
         let key = EntryKey::from(kind);
-        let func = if kind == EntryKind::Update && case.seed & 1 == 1 { inner } else { outer };
+        // A call has a result.
+        let direct = kind == EntryKind::Update && case.seed & 1 == 1 || case.graph().results.is_empty();
+        let func = if direct { inner } else { outer };
         m.entries.insert(key, Entry { key, func, ..entry.clone() });
     }
     place_casts::run(&mut m).expect("it runs");
