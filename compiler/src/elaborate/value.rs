@@ -191,7 +191,7 @@ impl Value {
             }
             Value::Mask(mask) => {
                 out.push_str(if mask.causal { "Mc" } else { "Ma" });
-                key_part(&mask.documents.map_or(String::new(), |t| ty(t)), out);
+                key_part(&mask.documents.map_or(String::new(), ty), out);
                 signature_of('W', mask.window.as_slice(), &mut |w, out| w.signature(ty, out), out);
             }
             // What the file declares lives as long as the elaborator: its address is its name.
