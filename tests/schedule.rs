@@ -4,6 +4,7 @@
 mod compile;
 
 use compile::{program, sets};
+use mngc_compiler::ir::EntryKind;
 use mngc_compiler::schedule;
 
 #[test]
@@ -16,10 +17,11 @@ fn bundled_models_are_scheduled() {
             let mut timings = Vec::new();
             let lowered = schedule::lower(&program.module, &mut timings).unwrap_or_else(|e| panic!("{model}: {e}"));
             let plan = schedule::plan(&lowered, &mut timings).unwrap_or_else(|e| panic!("{model}: {e}"));
-            for (key, entry) in &plan.entries {
-                println!("{model} {key:?}: {} launches, arena {}", entry.launches.len(), entry.arena);
-            }
-            println!("{timings:?}");
+            let launches = |kind: EntryKind| plan.entries[&kind.into()].launches.len();
+            // Two layers: what nothing fused would be several times as many.
+            assert!(launches(EntryKind::MicroStep) <= 110, "{model}: {}", launches(EntryKind::MicroStep));
+            assert!(launches(EntryKind::Evaluate) <= 30, "{model}: {}", launches(EntryKind::Evaluate));
+            assert!(launches(EntryKind::Update) <= 240, "{model}: {}", launches(EntryKind::Update));
         }
     }
 }
