@@ -60,8 +60,8 @@ fn product([m, n, k]: [usize; 3], layout: &str, dtype: &str, symmetric: bool) ->
 }
 
 fn attention(t: usize, gradient: bool) -> Kernel {
-    let q = format!("f32[1, T, 6, 128]");
-    let lse = format!("f32[1, T, 6]");
+    let q = "f32[1, T, 6, 128]".to_string();
+    let lse = "f32[1, T, 6]".to_string();
     let mask = "mask = [causal], scale = 0.08838834764831845";
     let (args, body, results): (Vec<&str>, String, Vec<&str>) = if gradient {
         let body = format!(

@@ -24,9 +24,9 @@ pub enum Job {
     /// A row program.
     Rows(Rows),
     /// A matrix product.
-    Dot(Dot),
+    Dot(Box<Dot>),
     /// Head and cross-entropy.
-    Loss(Loss),
+    Loss(Box<Loss>),
     /// Attention.
     Attention(Attention),
     /// Its gradient.
@@ -64,8 +64,8 @@ impl Job {
     pub fn new(kernel: &Kernel, b: &Bound) -> Result<Job, String> {
         Ok(match kernel {
             Kernel::Rows(program) => Job::Rows(Rows::new(program, b.args, b.results)?),
-            Kernel::Dot(dot) => Job::Dot(Dot::new(dot, b.args, b.results)?),
-            Kernel::Loss(loss) => Job::Loss(Loss::new(loss, b.args, b.results)?),
+            Kernel::Dot(dot) => Job::Dot(Box::new(Dot::new(dot, b.args, b.results)?)),
+            Kernel::Loss(loss) => Job::Loss(Box::new(Loss::new(loss, b.args, b.results)?)),
             Kernel::Op(op) => Job::op(op, b)?,
             Kernel::Copy => {
                 let ([from], [to]) = (b.args, b.results) else { return Err("one operand and one result".into()) };

@@ -5,6 +5,8 @@
 //! tests below find them over the whole range: exp 1, log 1, tanh 2, sin and cos 2, sigmoid 3, silu and gelu 4. NaN gives NaN.
 //! Where subnormal numbers stand on the way, so do their few digits.
 
+#![allow(clippy::excessive_precision, reason = "coefficients stand as they were published")]
+
 use super::simd::mul_add;
 
 /// 1.5·2²³: added to a small number, it leaves the nearest integer in the last bits.

@@ -117,9 +117,9 @@ impl Rows {
             }
         }
         let mut count = tasks(program.elements).min(program.elements.div_ceil(tile).max(1));
-        if widest > 0 {
+        if let Some(rows) = program.elements.checked_div(widest) {
             // Adding up partial sums must stay cheap beside making them.
-            count = count.min(COLUMN_TASKS).min((program.elements / widest / 4).max(1));
+            count = count.min(COLUMN_TASKS).min((rows / 4).max(1));
         }
         let totals = (0..program.instrs.len() * count).map(|_| AtomicU64::new(0)).collect();
         Ok(Rows { program: program.clone(), tile, tasks: count, frequencies, angles, totals, columns, width })

@@ -29,7 +29,8 @@ impl<'a> Decoder<'a> {
             whole += chunk.valid().len();
             let invalid = chunk.invalid();
             let last = whole + invalid.len() == self.pending.len();
-            if !invalid.is_empty() && !(last && is_start(invalid)) {
+            let unfinished = last && is_start(invalid);
+            if !invalid.is_empty() && !unfinished {
                 text.push('\u{fffd}');
                 whole += invalid.len();
             }

@@ -58,7 +58,7 @@ enum Packing {
 enum Reader {
     Text(Text),
     Lines(Lines),
-    Table(Table),
+    Table(Box<Table>),
 }
 
 impl Inputs {
@@ -127,7 +127,7 @@ impl InputFile {
         let reader = match self.format {
             Format::Text(packing) => Reader::Text(Text::new(Stream::open(path, packing)?, split_on)),
             Format::Lines(packing) => Reader::Lines(Lines::new(Stream::open(path, packing)?, column)),
-            Format::Parquet => Reader::Table(Table::open(path, column)?),
+            Format::Parquet => Reader::Table(Box::new(Table::open(path, column)?)),
         };
         Ok(Current { bytes: self.bytes, path: self.path, reader, any: false })
     }
