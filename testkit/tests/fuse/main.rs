@@ -63,11 +63,11 @@ fn with_products(m: &Module) -> Module {
         let Op::Call { func, kind: CallKind::Fused(Fusion::SymmetricDot) } = g.nodes[node].op else { continue };
         let body = &mut m.funcs[func];
         let (ty, batch) = product.entry(func).or_insert_with(|| {
-            let dots = body.nodes.values().filter_map(|n| match &n.op {
+            let mut dots = body.nodes.values().filter_map(|n| match &n.op {
                 Op::Dot { batch, .. } => Some((n.results[0], batch.len())),
                 _ => None,
             });
-            let (dot, batch) = dots.last().expect("a product");
+            let (dot, batch) = dots.next_back().expect("a product");
             body.result("", dot);
             (body.ty(dot).clone(), batch)
         });
