@@ -159,7 +159,7 @@ fn long_text(bytes: usize) -> String {
     while text.len() < bytes {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         text += words[(state >> 33) as usize % words.len()];
-        text += if (state >> 40) % 5 == 0 { "" } else { " " };
+        text += if (state >> 40).is_multiple_of(5) { "" } else { " " };
     }
     text
 }
