@@ -1,7 +1,7 @@
 //! GPT-2's tokens: text to tokens and back.
 //!
 //! The vocabulary is that of tiktoken's r50k_base, and so are the tokens, one for one. A text is first cut into pieces
-//! (see [`pieces`]); a piece that is a token is looked up, and only the others (one in ten of English text) go through
+//! (see `pieces.rs`); a piece that is a token is looked up, and only the others (one in ten of English text) go through
 //! byte-pair merging.
 
 mod decode;
