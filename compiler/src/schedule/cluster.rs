@@ -1,7 +1,7 @@
 //! From the graph of a fused cluster to its row program.
 //!
 //! The graph is walked from its results: each value is asked for as it stands in the space, which is how its own
-//! elements are repeated there ([`Spread`]). A broadcast or a reduction changes the question that its operand is asked;
+//! elements are repeated there (its spread). A broadcast or a reduction changes the question that its operand is asked;
 //! a parameter answers with a load.
 
 use std::collections::HashMap;
