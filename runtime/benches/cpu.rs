@@ -1,6 +1,8 @@
 //! Speed of the CPU backend's kernels: `cargo bench -p mngc-runtime [-- WORD…]` runs those whose name has a word.
 //!
-//! Each line is the best of several runs: milliseconds, GFLOP/s (a multiply-add counts two) and GB/s of operands and results.
+//! Each line is the best of several runs: milliseconds, GFLOP/s (a multiply-add counts two) and GB/s of operands and
+//! results; and, where the system tells, GFLOP in a second of one processor over all runs, which other work on the machine
+//! disturbs less. `THREADS=n` sets the number of threads.
 
 #![allow(clippy::print_stdout, reason = "a report")]
 
@@ -159,6 +161,15 @@ fn value(module: &Module, ty: &mngc_compiler::ir::Type) -> Tensor {
     .expect("as many as the sizes say")
 }
 
+/// Seconds that all threads of this process have run, past and present, to a hundredth.
+fn processor_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name in brackets: field 14 and 15 are times in user and in system mode.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / 100.0)
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let threads = std::env::var("THREADS").ok().and_then(|n| n.parse().ok());
@@ -173,8 +184,8 @@ fn main() {
             cpu.set_slot(slot, value(&module, &data.ty)).expect("a slot");
         }
         let mut best: Option<(f64, f64, f64)> = None;
-        let start = Instant::now();
-        let mut runs = 0;
+        let (start, before) = (Instant::now(), processor_seconds());
+        let mut runs = 0u32;
         while runs < 3 || start.elapsed() < Duration::from_millis(1500) {
             cpu.profile(true);
             cpu.run(EntryKind::Evaluate.into(), &BTreeMap::new(), 0).expect("a run");
@@ -187,9 +198,11 @@ fn main() {
             runs += 1;
         }
         let Some((seconds, flops, bytes)) = best else { continue };
+        let spent = processor_seconds().zip(before).map(|(after, before)| after - before);
+        let of_processor = spent.map_or(String::new(), |s| format!("{:.1}", flops * f64::from(runs) / s / 1e9));
         let names: Vec<&str> = plan.entries.values().flat_map(|e| &e.launches).map(|l| l.kernel.name()).collect();
         println!(
-            "{:<38} {:>9.3} ms {:>8.1} GFLOP/s {:>7.1} GB/s  {}",
+            "{:<38} {:>9.3} ms {:>8.1} GFLOP/s {:>7.1} GB/s {of_processor:>8} GFLOP/s each  {}",
             kernel.name,
             seconds * 1e3,
             flops / seconds / 1e9,

@@ -39,7 +39,6 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    #[ignore = "the bound for norms of nearly equal rows is not derived yet"]
     fn nodes_of_random_modules(case in cases(Config::default())) {
         check_nodes(&case, &mut BTreeMap::new());
     }

@@ -5,47 +5,20 @@
 //! What is expected is rounded to the dtype of the result, and then every bit must agree (zeros of either sign are equal,
 //! and so are NaNs). So an expectation needs more digits than its dtype has, no exact last one.
 
+mod files;
+
 use std::collections::BTreeSet;
-use std::path::Path;
 
+use files::{call, tensor};
 use mngc_compiler::ir::typing::Stage;
-use mngc_compiler::ir::{BinaryOp, CompareOp, DType, Func, Module, Type, UnaryOp, read, verify};
+use mngc_compiler::ir::{BinaryOp, CompareOp, Module, UnaryOp, read, verify};
 use mngc_runtime::{Context, Data, Precision, Tensor, evaluate};
-
-/// A float as in Rust, and fractions such as `1/3`.
-fn float(word: &str) -> f64 {
-    let number = |w: &str| w.parse::<f64>().unwrap_or_else(|_| panic!("`{w}` is no number"));
-    match word.split_once('/') {
-        Some((a, b)) => number(a) / number(b),
-        None => number(word),
-    }
-}
-
-fn tensor(module: &Module, ty: &Type, text: &str) -> Tensor {
-    let words = text.split(|c: char| c.is_whitespace() || "[],".contains(c)).filter(|w| !w.is_empty());
-    let data = match ty.dtype {
-        DType::F32 | DType::BF16 | DType::F16 => Data::Float(words.map(float).collect()),
-        DType::I32 => Data::Int(words.map(|w| w.parse().expect("an i32")).collect()),
-        DType::Bool => Data::Bool(words.map(|w| w.parse().expect("true or false")).collect()),
-    };
-    let sizes = module.dims.sizes(&ty.dims);
-    Tensor::new(sizes, data).unwrap_or_else(|e| panic!("{e} in `{text}`")).rounded(ty.dtype)
-}
 
 fn agree(a: &Tensor, b: &Tensor) -> bool {
     match (a.data(), b.data()) {
         (Data::Float(a), Data::Float(b)) => a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan())),
         (a, b) => a == b,
     }
-}
-
-/// `f0(a; b) = c; d` as the function and what stands between the semicolons.
-fn call(directive: &str) -> (Func, Vec<&str>, Vec<&str>) {
-    let (head, rest) = directive.split_once('(').expect("a function and its arguments");
-    let (args, expected) = rest.split_once(") =").expect("`) =`");
-    let func = Func::from_u32(head.trim().strip_prefix('f').expect("f0").parse().expect("the number of a function"));
-    let args = if args.trim().is_empty() { Vec::new() } else { args.split(';').collect() };
-    (func, args, expected.split(';').collect())
 }
 
 fn run_line(module: &Module, line: &str) -> Result<(), String> {
@@ -76,15 +49,10 @@ fn run_line(module: &Module, line: &str) -> Result<(), String> {
 
 #[test]
 fn files_give_what_they_say() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files");
     let mut faults = Vec::new();
     let mut runs = 0;
     let mut seen = BTreeSet::new();
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder").map(|f| f.expect("a file").path()).collect();
-    files.sort();
-    for path in files {
-        let text = std::fs::read_to_string(&path).expect("a text");
-        let name = path.file_name().expect("a name").to_string_lossy();
+    for (name, text) in files::all() {
         let module = read::module(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
         if let Err(errors) = verify::module(&module, Stage::Elaborated) {
             panic!("{name}: {}", errors[0]);

@@ -118,29 +118,45 @@ fn matrix(values: &mut [f32], row: usize, inner: usize) -> Source {
     Source { region: unsafe { Region::of(values) }, first: 0, row, inner }
 }
 
-/// Scratch memory for products.
-struct Products<'a> {
-    strips: &'a mut [f32],
-    left: &'a mut [f32],
+/// Packs a right operand `[n, k]`.
+fn pack(strips: &mut [f32], b: Source, n: usize, k: usize) {
+    // SAFETY: operands are pieces of scratch memory, and other ones.
+    unsafe { gemm::pack(strips, b, n, k) };
 }
 
-impl<'a> Products<'a> {
-    fn new(width: usize, cut: &mut Cut<'a>) -> Products<'a> {
-        let longest = QUERIES.max(KEYS).next_multiple_of(gemm::strip());
-        let strips = cut.take(longest * width.next_multiple_of(gemm::strip()));
-        Products { strips, left: cut.take(gemm::SCRATCH) }
-    }
+/// c = scale·a·b or c += scale·a·b, b being packed; `left` is scratch memory.
+fn product(sizes: [usize; 3], scale: f32, a: Source, strips: &[f32], add: bool, c: &mut [f32], left: &mut [f32]) {
+    // SAFETY: operands and result are different pieces of this task's scratch memory.
+    unsafe { gemm::block(sizes, scale, a, Packed { strips, first: 0 }, add, Target::of(c, sizes[1]), left) };
+}
 
-    /// c = scale·a·b or c += scale·a·b, b as `[n, k]`.
-    fn run(&mut self, sizes: [usize; 3], scale: f32, a: Source, b: Source, add: bool, c: &mut [f32]) {
-        let [_, n, k] = sizes;
-        let strips = &mut self.strips[..gemm::packed(n, k)];
-        // SAFETY: operands and result are different pieces of this task's scratch memory.
-        unsafe {
-            gemm::pack(strips, b, n, k);
-            gemm::block(sizes, scale, a, Packed { strips, first: 0 }, add, Target::of(c, n), self.left);
+/// c += scale·a·b with b `[k, n]`, rows of the result being `n` long. Where a is 0, it stands for what is not seen: what is
+/// no number in b must not come through, as 0·∞ would.
+fn product_of_seen(
+    [m, n, k]: [usize; 3],
+    scale: f32,
+    (a, row, inner): (&mut [f32], usize, usize),
+    b: &mut [f32],
+    c: &mut [f32],
+    [strips, left]: [&mut [f32]; 2],
+) {
+    if fold::is_finite(&b[..k * n]) {
+        pack(strips, matrix(b, 1, n), n, k);
+        return product([m, n, k], scale, matrix(a, row, inner), strips, true, c, left);
+    }
+    for (i, c) in c.chunks_mut(n).take(m).enumerate() {
+        for (l, b) in b.chunks(n).take(k).enumerate() {
+            let factor = a[i * row + l * inner] * scale;
+            if factor != 0.0 {
+                c.iter_mut().zip(b).for_each(|(c, b)| *c += factor * b);
+            }
         }
     }
+}
+
+/// Floats of a packed block of queries or keys, by either axis.
+fn packed(width: usize) -> usize {
+    QUERIES.max(KEYS).next_multiple_of(gemm::strip()) * width.next_multiple_of(gemm::strip())
 }
 
 /// A head of one tensor: rows of `width` floats, one for each position.
@@ -208,8 +224,7 @@ impl Attention {
     pub fn need(&self) -> Need {
         let Attention { width, .. } = self;
         let rows = 4 * QUERIES + 2 * QUERIES * KEYS;
-        let longest = QUERIES.max(KEYS).next_multiple_of(gemm::strip());
-        let products = gemm::SCRATCH + longest * width.next_multiple_of(gemm::strip());
+        let products = gemm::SCRATCH + 3 * packed(*width);
         Need { shared: 0, scratch: (rows + (3 * QUERIES + 4 * KEYS) * width + products) * 4 }
     }
 
@@ -279,7 +294,7 @@ impl Attention {
         let (tops, sums) = (cut.take(count), cut.take(count));
         let (k, v) = (cut.take(KEYS * width), cut.take(KEYS * width));
         let scores = cut.take(count * KEYS);
-        let mut products = Products::new(width, &mut cut);
+        let (strips, left) = (cut.take(packed(width)), cut.take(gemm::SCRATCH));
         self.head(&args[0], sequence, head, self.heads).load(&queries, q);
         o.fill(0.0);
         tops.fill(f32::NEG_INFINITY);
@@ -293,8 +308,8 @@ impl Attention {
             let n = keys.len();
             self.head(&args[1], sequence, key_head, self.key_heads).load(&keys, k);
             self.head(&args[2], sequence, key_head, self.key_heads).load(&keys, v);
-            let (left, right) = (matrix(q, width, 1), matrix(k, width, 1));
-            products.run([count, n, width], self.scale, left, right, false, scores);
+            pack(strips, matrix(k, width, 1), n, width);
+            product([count, n, width], self.scale, matrix(q, width, 1), strips, false, scores, left);
             for (i, scores) in scores.chunks_mut(n).take(count).enumerate() {
                 self.hide(visible, &sight, sequence, queries.start + i, &keys, scores);
                 let top = fold::maximum(scores);
@@ -308,8 +323,7 @@ impl Attention {
                 sums[i] = sums[i] * correction + fold::exp_in_place(scores, 1.0, top);
                 fold::scale(&mut o[i * width..(i + 1) * width], correction);
             }
-            let (left, right) = (matrix(scores, n, 1), matrix(v, 1, width));
-            products.run([count, width, n], 1.0, left, right, true, o);
+            product_of_seen([count, width, n], 1.0, (scores, n, 1), v, o, [strips, left]);
         }
         for (i, o) in o.chunks_mut(width.max(1)).take(count).enumerate() {
             if tops[i] != f32::NEG_INFINITY {
@@ -390,6 +404,9 @@ impl Attention {
         self.head(&args[2], sequence, key_head, self.key_heads).load(&keys, v);
         dk.fill(0.0);
         dv.fill(0.0);
+        let (packed_k, packed_v) = (cut.take(packed(width)), cut.take(packed(width)));
+        pack(packed_k, matrix(k, width, 1), n, width);
+        pack(packed_v, matrix(v, width, 1), n, width);
         let mut block = Block::new(width, cut);
         let group = self.heads / self.key_heads;
         for head in key_head * group..(key_head + 1) * group {
@@ -400,12 +417,11 @@ impl Attention {
                     continue;
                 }
                 block.load(self, args, sequence, head, &queries);
-                block.scores(self, visible, &sight, sequence, &queries, &keys, k, v);
+                block.scores(self, visible, &sight, sequence, &queries, &keys, [packed_k, packed_v]);
                 let m = queries.len();
-                let (p, ds) = (matrix(block.p, 1, n), matrix(block.ds, 1, n));
-                let (q, d_o) = (matrix(block.q, 1, width), matrix(block.d_o, 1, width));
-                block.products.run([n, width, m], 1.0, p, d_o, true, dv);
-                block.products.run([n, width, m], self.scale, ds, q, true, dk);
+                let Block { q, d_o, p, ds, strips, left, .. } = &mut block;
+                product_of_seen([n, width, m], 1.0, (p, 1, n), d_o, dv, [strips, left]);
+                product_of_seen([n, width, m], self.scale, (ds, 1, n), q, dk, [strips, left]);
             }
         }
         self.head(&results[1], sequence, key_head, self.key_heads).store(&keys, dk);
@@ -428,6 +444,7 @@ impl Attention {
         let (k, v) = (cut.take(KEYS * width), cut.take(KEYS * width));
         let dq = cut.take(m * width);
         dq.fill(0.0);
+        let (packed_k, packed_v) = (cut.take(packed(width)), cut.take(packed(width)));
         let mut block = Block::new(width, cut);
         block.load(self, args, sequence, head, &queries);
         for keys in Self::blocks(visible.keys_of_block(&queries), KEYS) {
@@ -438,10 +455,12 @@ impl Attention {
             }
             self.head(&args[1], sequence, key_head, self.key_heads).load(&keys, k);
             self.head(&args[2], sequence, key_head, self.key_heads).load(&keys, v);
-            block.scores(self, visible, &sight, sequence, &queries, &keys, k, v);
             let n = keys.len();
-            let (ds, k) = (matrix(block.ds, n, 1), matrix(k, 1, width));
-            block.products.run([m, width, n], self.scale, ds, k, true, dq);
+            pack(packed_k, matrix(k, width, 1), n, width);
+            pack(packed_v, matrix(v, width, 1), n, width);
+            block.scores(self, visible, &sight, sequence, &queries, &keys, [packed_k, packed_v]);
+            let Block { ds, strips, left, .. } = &mut block;
+            product_of_seen([m, width, n], self.scale, (ds, n, 1), k, dq, [strips, left]);
         }
         self.head(&results[0], sequence, head, self.heads).store(&queries, dq);
     }
@@ -456,7 +475,8 @@ struct Block<'a> {
     along: &'a mut [f32],
     p: &'a mut [f32],
     ds: &'a mut [f32],
-    products: Products<'a>,
+    strips: &'a mut [f32],
+    left: &'a mut [f32],
 }
 
 impl<'a> Block<'a> {
@@ -468,7 +488,8 @@ impl<'a> Block<'a> {
             along: cut.take(QUERIES),
             p: cut.take(QUERIES * KEYS),
             ds: cut.take(QUERIES * KEYS),
-            products: Products::new(width, &mut cut),
+            strips: cut.take(packed(width)),
+            left: cut.take(gemm::SCRATCH),
         }
     }
 
@@ -485,7 +506,7 @@ impl<'a> Block<'a> {
         a.row(&args[4], sequence, head).load(queries, &mut self.lse[..m]);
     }
 
-    /// p = exp(score − lse) and ds = p·(do·v − do·o), both 0 where nothing is seen.
+    /// From packed keys and values: p = exp(score − lse) and ds = p·(do·v − do·o), both 0 where nothing is seen.
     fn scores(
         &mut self,
         a: &Attention,
@@ -494,14 +515,11 @@ impl<'a> Block<'a> {
         sequence: usize,
         queries: &Range<usize>,
         keys: &Range<usize>,
-        k: &mut [f32],
-        v: &mut [f32],
+        [k, v]: [&[f32]; 2],
     ) {
         let (width, m, n) = (a.width, queries.len(), keys.len());
-        let (q, d_o) = (matrix(self.q, width, 1), matrix(self.d_o, width, 1));
-        let (k, v) = (matrix(k, width, 1), matrix(v, width, 1));
-        self.products.run([m, n, width], a.scale, q, k, false, self.p);
-        self.products.run([m, n, width], 1.0, d_o, v, false, self.ds);
+        product([m, n, width], a.scale, matrix(self.q, width, 1), k, false, self.p, self.left);
+        product([m, n, width], 1.0, matrix(self.d_o, width, 1), v, false, self.ds, self.left);
         for i in 0..m {
             let (p, ds) = (&mut self.p[i * n..(i + 1) * n], &mut self.ds[i * n..(i + 1) * n]);
             if self.lse[i] == f32::NEG_INFINITY {

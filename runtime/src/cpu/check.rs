@@ -62,7 +62,8 @@ impl Checker<'_> {
 
     fn operand(&self, dst: Kind, operand: usize, access: Access) -> Result<(), String> {
         if operand == PRODUCT || operand == LOGITS_GRADIENT {
-            return ensure(dst == Kind::F32 && access == Access::Full, || "a product stands as it is".into());
+            let in_order = access == Access::Full || (access == Access::Scalar && self.p.elements == 1);
+            return ensure(dst == Kind::F32 && in_order, || "a product stands as it is".into());
         }
         let region = self.args.get(operand).ok_or("there is no such operand")?;
         let kind = if region.dtype().is_float() { Kind::F32 } else { Kind::I32 };

@@ -125,6 +125,14 @@ vectorised! {
 }
 
 vectorised! {
+    /// Whether no element is infinite or not a number.
+    pub fn is_finite<FMA>(a: &[f32]) -> bool {
+        // 0·∞ is not a number, and stays so.
+        lanes(a, 0.0, |s, x| s + x * 0.0, |a, b| a + b) == 0.0
+    }
+}
+
+vectorised! {
     /// Σ aᵢ·bᵢ.
     pub fn inner<FMA>(a: &[f32], b: &[f32]) -> f32 {
         sum_of_products::<FMA>(a, b)
@@ -167,10 +175,10 @@ vectorised! {
 }
 
 vectorised! {
-    /// x = p·(x − along).
+    /// x = p·(x − along); 0 where p is, whatever x is.
     pub fn times_difference<FMA>(x: &mut [f32], p: &[f32], along: f32) {
         for (x, &p) in x.iter_mut().zip(p) {
-            *x = p * (*x - along);
+            *x = if p == 0.0 { 0.0 } else { p * (*x - along) };
         }
     }
 }

@@ -8,18 +8,22 @@
 //! - a kernel that works in place reads and writes the same elements in the same task, one after the other;
 //! - tasks of one kernel write ranges that do not overlap.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
 use mngc_compiler::ir::DType;
-use mngc_compiler::schedule::plan::ALIGNMENT;
 
 use crate::error::{Error, Result};
 
-/// Zero-initialised memory, aligned to [`ALIGNMENT`].
+/// From so many bytes on, large pages pay.
+#[cfg(target_os = "linux")]
+const HUGE: usize = 4 << 20;
+
+/// Zero-initialised memory, aligned as plans ask for.
 #[derive(Debug)]
 pub struct Memory {
+    map: MmapMut,
     start: NonNull<u8>,
     bytes: usize,
 }
@@ -32,14 +36,15 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// `bytes` zeros.
     pub fn zeroed(bytes: usize) -> Result<Memory> {
-        let layout = Memory::layout(bytes).ok_or(Error::OutOfMemory { bytes })?;
-        // SAFETY: a layout of `Memory::layout` is never empty.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Error::OutOfMemory { bytes })?;
-        Ok(Memory { start, bytes })
-    }
-
-    fn layout(bytes: usize) -> Option<Layout> {
-        Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()
+        // Pages are aligned more than enough, and are not there before they are touched.
+        let mut map = MmapMut::map_anon(bytes.max(1)).map_err(|_| Error::OutOfMemory { bytes })?;
+        #[cfg(target_os = "linux")]
+        if bytes >= HUGE {
+            // Products walk many rows at once: with small pages they wait for addresses. A wish, which may be refused.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        let start = NonNull::new(map.as_mut_ptr()).ok_or(Error::OutOfMemory { bytes })?;
+        Ok(Memory { map, start, bytes })
     }
 
     /// Its size.
@@ -57,17 +62,7 @@ impl Memory {
 
     /// All of it as words.
     pub fn words(&mut self) -> &mut [u32] {
-        // SAFETY: the memory is initialised, aligned, and borrowed whole and alone.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.bytes / 4) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if let Some(layout) = Memory::layout(self.bytes) {
-            // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr(), layout) }
-        }
+        bytemuck::cast_slice_mut(&mut self.map[..self.bytes / 4 * 4])
     }
 }
 

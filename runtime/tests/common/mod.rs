@@ -160,8 +160,13 @@ pub fn sums(m: &Module, func: Func, args: &[Tensor]) -> Sums {
         Op::RmsNorm { .. } => Sums::from(row() + 8),
         // A row is divided by its size, which is at least √eps, and its elements then are √row at most.
         Op::RmsNormGrad { eps } => of(row() + 8, (1.0 + (row() as f64).sqrt()) * most(1) / inverse(args, eps.0, false)),
-        Op::LayerNorm { eps } => of(row() + 8, most(0) / inverse(args, eps.0, true)),
-        Op::LayerNormGrad { eps } => of(row() + 8, (2.0 + row() as f64) * most(1) / inverse(args, eps.0, true)),
+        // Nearly equal elements cancel when the mean goes: their roundings are divided by what is left, and so is what
+        // this changes in the division itself, of which an element is √row at most.
+        Op::LayerNorm { eps } => of(row() + 8, (1.0 + (row() as f64).sqrt()) * most(0) / inverse(args, eps.0, true)),
+        Op::LayerNormGrad { eps } => {
+            let size = inverse(args, eps.0, true);
+            of(row() + 8, (2.0 + 2.0 * row() as f64) * (1.0 + most(0) / size) * most(1) / size)
+        }
         Op::Rope { .. } => of(4, 2.0 * most(0)),
         Op::Attention { scale, .. } | Op::AttentionGrad { scale, .. } => {
             let [t, heads, width] = [3, 2, 1].map(|back| sizes(0)[sizes(0).len() - back]);

@@ -165,19 +165,23 @@ unsafe fn left(a: Source, count: usize, depth: usize, scratch: &mut [f32]) -> Le
             return Left { start: scratch.as_ptr(), row: depth, inner: 1, group: None };
         }
         let rows = kernel::shape().0;
-        for (group, dst) in scratch.chunks_exact_mut(rows * depth).take(count.div_ceil(rows)).enumerate() {
-            let first = group * rows;
-            let m = rows.min(count - first);
-            let a = a.at(first, 0);
-            if a.row == 1 {
-                for (l, dst) in dst.chunks_exact_mut(rows).enumerate() {
-                    crate::cpu::convert::load(&a.region, a.at(0, l).first, &mut dst[..m]);
+        let size = rows * depth;
+        if a.row == 1 {
+            let mut line = [0f32; ROWS];
+            let line = &mut line[..count];
+            for l in 0..depth {
+                crate::cpu::convert::load(&a.region, a.at(0, l).first, line);
+                for (group, line) in line.chunks(rows).enumerate() {
+                    scratch[group * size + l * rows..][..line.len()].copy_from_slice(line);
                 }
-            } else {
-                pack::turned(dst, rows, a, m, depth);
+            }
+        } else {
+            for (group, dst) in scratch.chunks_exact_mut(size).take(count.div_ceil(rows)).enumerate() {
+                let first = group * rows;
+                pack::turned(dst, rows, a.at(first, 0), rows.min(count - first), depth);
             }
         }
-        Left { start: scratch.as_ptr(), row: 1, inner: rows, group: Some(rows * depth) }
+        Left { start: scratch.as_ptr(), row: 1, inner: rows, group: Some(size) }
     }
 }
 

@@ -1,0 +1,137 @@
+//! Row programs on the CPU against the oracle in f64: random modules through the fusion passes, spaces of many tiles, folds
+//! of everything and of leading axes, work in place.
+
+mod common;
+
+use common::{Sums, Way, assert_close, exact, numbers, on_cpu, planned};
+use mngc_compiler::ir::{Func, Module, read};
+use mngc_compiler::schedule::kernel::Kernel;
+use mngc_runtime::Tensor;
+use mngc_testkit::bits;
+
+/// A function that is one fused cluster: parameters from v0 on, a body, what it returns, and the types of that.
+fn cluster(params: &[&str], body: &str, returned: &str, results: &[&str]) -> (Module, Func) {
+    let n = params.len();
+    let listed: Vec<String> = params.iter().enumerate().map(|(i, ty)| format!("v{i}: {ty}")).collect();
+    let names: Vec<String> = (0..n).map(|i| format!("v{i}")).collect();
+    let made: Vec<String> = results.iter().enumerate().map(|(i, ty)| format!("v{}: {ty}", n + i)).collect();
+    let last: Vec<String> = (0..results.len()).map(|i| format!("v{}", n + i)).collect();
+    let text = format!(
+        "module \"m\"\nfunc f0 \"f\" ({}) {{\n  {body}\n  return {returned}\n}}\nfunc f1 \"g\" ({}) {{\n  {} = call {} {{func = f0, \
+         kind = rows}}\n  return {}\n}}\n",
+        listed.join(", "),
+        listed.join(", "),
+        made.join(", "),
+        names.join(", "),
+        last.join(", ")
+    );
+    (read::module(&text).unwrap_or_else(|e| panic!("{e}\n{text}")), Func::from_u32(1))
+}
+
+fn check(params: &[&str], body: &str, returned: &str, results: &[&str], sums: Sums) {
+    let (m, f) = cluster(params, body, returned, results);
+    let (_, plan) = planned(&m, f, Way::Planned);
+    let kernels: Vec<&Kernel> = plan.entries.values().flat_map(|e| &e.launches).map(|l| &l.kernel).collect();
+    assert!(matches!(kernels[..], [Kernel::Rows(_)]), "one cluster: {kernels:?}");
+    let g = &m.funcs[f];
+    let args: Vec<Tensor> = g.params.iter().zip(1..).map(|(&p, seed)| numbers(&m, g.ty(p), seed)).collect();
+    let found = on_cpu(&m, f, &args, Way::Planned, 2);
+    assert_close(&m, f, &found, &exact(&m, f, &args), sums, body);
+    for threads in [1, 3, 7] {
+        let again = on_cpu(&m, f, &args, Way::Planned, threads);
+        assert!(found.iter().zip(&again).all(|(a, b)| bits(a) == bits(b)), "{threads} threads: {body}");
+    }
+}
+
+fn of(terms: usize, magnitude: f64) -> Sums {
+    Sums { terms, magnitude: Some(magnitude) }
+}
+
+#[test]
+fn folds_of_everything() {
+    for [rows, n] in [[1, 1], [3, 5], [257, 131], [1000, 997], [1, 5_000]] {
+        let x = format!("f32[{rows}, {n}]");
+        let all = rows * n;
+        for kind in ["sum", "mean", "norm", "max", "min"] {
+            let body = format!("v1: {x} = square v0\n  v2: f32[] = reduce v1 {{kind = {kind}, axes = [0, 1]}}");
+            if all > 1 {
+                check(&[&x], &body, "v2", &["f32[]"], of(16, all as f64));
+            }
+        }
+        let i = format!("i32[{rows}, {n}]");
+        let body = format!("v1: {i} = mul v0, v0\n  v2: i32[] = reduce v1 {{kind = sum, axes = [0, 1]}}");
+        if all > 1 {
+            check(&[&i], &body, "v2", &["i32[]"], of(1, 0.0));
+        }
+    }
+}
+
+#[test]
+fn sums_over_leading_axes() {
+    for [rows, n] in [[2, 3], [257, 131], [5_000, 48], [3, 70_001], [4_097, 1]] {
+        let x = format!("bf16[{rows}, {n}]");
+        let (z, row) = (format!("f32[{rows}, {n}]"), format!("f32[{n}]"));
+        let body =
+            format!("v1: {z} = exp v0\n  v2: {row} = reduce v1 {{kind = sum, axes = [0]}}\n  v3: {z} = add v1, v0");
+        check(&[&x], &body, "v2, v3", &[&row, &z], of(rows + 8, 3.0 * rows as f64));
+    }
+}
+
+#[test]
+fn rows_of_every_length_with_their_folds() {
+    for [rows, n] in [[3, 1], [7, 3], [129, 31], [100, 768], [3, 5_000], [1, 100_000]] {
+        let (x, row) = (format!("f32[{rows}, {n}]"), format!("f32[{rows}]"));
+        let body = format!(
+            "v2: {x} = add v0, v1\n  v3: {x} = rms_norm v2 {{eps = 1e-3}}\n  v4: {row} = reduce v3 {{kind = max, axes = [1]}}\n  \
+             v5: {x} = broadcast v4 {{axes = [0]}}\n  v6: {x} = sub v3, v5\n  v7: {row} = reduce v6 {{kind = mean, axes = [1]}}"
+        );
+        if n > 1 {
+            check(&[&x, &x], &body, "v2, v6, v7", &[&x, &x, &row], of(n + 8, 4.0));
+        }
+    }
+}
+
+#[test]
+fn positions_and_broadcasts_along_every_axis() {
+    let x = "f32[5, 7, 130]";
+    let body = format!(
+        "v4: i32[5, 7, 130] = iota {{axis = 1}}\n  v5: {x} = cast v4\n  v6: {x} = broadcast v1 {{axes = [0]}}\n  \
+         v7: bf16[5, 7, 130] = broadcast v2 {{axes = [1]}}\n  v8: f16[5, 7, 130] = broadcast v3 {{axes = [2]}}\n  v9: {x} = add v0, v5\n  \
+         v10: {x} = add v9, v6\n  v11: {x} = add v10, v7\n  v12: {x} = add v11, v8"
+    );
+    check(&[x, "f32[5]", "bf16[7]", "f16[130]"], &body, "v12", &[x], of(6, 12.0));
+}
+
+/// An optimizer's update in the memory of its slots, several times, is what it is on fresh memory.
+#[test]
+fn slots_are_updated_in_place() {
+    use mngc_compiler::ir::EntryKind;
+    use mngc_compiler::schedule::plan::Place;
+    use mngc_runtime::{Backend, Cpu, Precision, Reference};
+    let text = "module \"m\"\nslot s0 \"w\" param bf16[300, 70]\nslot s1 \"w#m\" optimizer(s0) f32[300, 70]\n\
+         func f0 \"f\" (v0: bf16[300, 70], v1: f32[300, 70]) {\n  v2: f32[] = const {value = 0.75}\n  v3: f32[300, 70] = mul v1, v2\n  \
+         v4: f32[300, 70] = add v3, v0\n  v5: bf16[300, 70] = sub v0, v4\n  return v5, v4\n}\n\
+         func f1 \"g\" (v0: bf16[300, 70], v1: f32[300, 70]) {\n  v2: bf16[300, 70], v3: f32[300, 70] = call v0, v1 {func = f0, kind = rows}\n  \
+         return v2, v3\n}\nentry update = f1(s0, s1) -> (s0, s1)\n";
+    let m = read::module(text).unwrap_or_else(|e| panic!("{e}"));
+    let plan = mngc_compiler::schedule::plan(&m, &mut Vec::new()).unwrap();
+    let entry = &plan.entries[&EntryKind::Update.into()];
+    assert!(entry.launches.len() == 1 && entry.buffers.values().all(|b| matches!(b.place, Place::Slot(_))));
+    let mut cpu = Cpu::new(m.clone(), &plan, 0, Some(2)).unwrap();
+    let mut reference = Reference::new(m.clone(), 0, Precision::Rounded);
+    for (slot, data) in m.slots.iter() {
+        let value = numbers(&m, &data.ty, u64::from(slot.as_u32()));
+        cpu.set_slot(slot, value.clone()).unwrap();
+        reference.set_slot(slot, value).unwrap();
+    }
+    for step in 0..3 {
+        cpu.run(EntryKind::Update.into(), &Default::default(), step).unwrap();
+        reference.run(EntryKind::Update.into(), &Default::default(), step).unwrap();
+    }
+    for slot in m.slots.keys() {
+        let (found, wanted) = (cpu.slot(slot).unwrap(), reference.slot(slot).unwrap());
+        // One rounding to bf16 may fall the other way in each step.
+        let bound = mngc_testkit::Tolerance { abs: 3.0 / 256.0, rel: 0.0 };
+        mngc_testkit::close::within(&found, &wanted, bound).unwrap_or_else(|e| panic!("{slot}: {e}"));
+    }
+}
