@@ -64,7 +64,7 @@ const ROWS: usize = 128;
 /// Columns of a panel at most.
 const COLUMNS: usize = 384;
 /// Side of a panel of a symmetric product at most.
-const SQUARE: usize = 96;
+const SQUARE: usize = 48;
 
 impl Dot {
     /// Checks a product against its operands and results.
@@ -160,7 +160,7 @@ impl Dot {
             }
             let (mirrored, rest) = rest.split_at_mut(self.grid.rows * self.grid.columns);
             let mirrored: &mut [f32] = &mut bytemuck::cast_slice_mut(mirrored)[..rows * columns];
-            fold::transpose(mirrored, panel, rows, columns);
+            gemm::transpose(mirrored, rows, panel, columns, [rows, columns]);
             self.hand_out(rest, panel, [rows, columns], first, io);
             let first = batch * m * n + left * n + top;
             self.hand_out(rest, mirrored, [columns, rows], first, io);
@@ -220,16 +220,17 @@ fn source(region: &Region, s: Strides) -> Source {
     Source { region: *region, first: 0, row: s.row, inner: s.inner }
 }
 
-/// Packs right operands `[batch, n, k]`, a strip in each task.
+/// Packs right operands `[batch, n, k]`, some strips in each task.
 pub fn pack(ctx: &Context, b: Source, [batch, n, k]: [usize; 3], stride: usize, to: &Region) {
-    let strip = gemm::strip();
-    let strips = n.div_ceil(strip);
-    ctx.each(batch * strips, |task| {
-        let (batch, i) = (task / strips, task % strips);
-        let b = Source { first: b.first + batch * stride, ..b }.at(i * strip, 0);
-        let at = batch * gemm::packed(n, k) + i * strip * k;
-        // SAFETY: each task writes a strip of its own.
-        unsafe { gemm::pack(to.part(at..at + strip * k).slice_mut::<f32>(), b, strip.min(n - i * strip), k) };
+    let columns = gemm::group();
+    let groups = n.div_ceil(columns);
+    ctx.each(batch * groups, |task| {
+        let (batch, first) = (task / groups, task % groups * columns);
+        let b = Source { first: b.first + batch * stride, ..b }.at(first, 0);
+        let n_here = columns.min(n - first);
+        let at = batch * gemm::packed(n, k) + first * k;
+        // SAFETY: each task writes strips of its own.
+        unsafe { gemm::pack(to.part(at..at + gemm::packed(n_here, k)).slice_mut::<f32>(), b, n_here, k) };
     });
 }
 

@@ -304,22 +304,6 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// dst `[columns, rows]` = a `[rows, columns]` with its axes exchanged.
-    pub fn transpose<FMA>(dst: &mut [f32], a: &[f32], rows: usize, columns: usize) {
-        const BLOCK: usize = 16;
-        for top in (0..rows).step_by(BLOCK) {
-            for left in (0..columns).step_by(BLOCK) {
-                for i in top..rows.min(top + BLOCK) {
-                    for j in left..columns.min(left + BLOCK) {
-                        dst[j * rows + i] = a[i * columns + j];
-                    }
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -186,6 +186,17 @@ unsafe fn block_copy<T: Element>(
         }
         return;
     }
+    if from_row == 1 && from_column > 1 && to_column == 1 && to_row == columns as isize {
+        for top in rows.clone().step_by(SQUARE) {
+            let height = SQUARE.min(rows.end - top);
+            let first = (at + top as isize * to_row) as usize;
+            // SAFETY: the caller's promise: whole rows of the result.
+            let to = unsafe { to.part(first..first + height * columns).slice_mut::<T>() };
+            let source = &source[(from + top as isize) as usize..];
+            T::transpose(to, columns, source, from_column as usize, [columns, height]);
+        }
+        return;
+    }
     for left in (0..columns).step_by(SQUARE) {
         let right = columns.min(left + SQUARE);
         for i in rows.clone() {

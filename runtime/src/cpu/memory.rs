@@ -70,11 +70,24 @@ impl Memory {
 pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Whether elements of a dtype are stored as this type.
     fn stores(dtype: DType) -> bool;
+
+    /// dst\[j, i\] = a\[i, j\], rows of either lying so far apart.
+    fn transpose(dst: &mut [Self], dst_row: usize, a: &[Self], a_row: usize, [rows, columns]: [usize; 2]) {
+        for j in 0..columns {
+            for (i, to) in dst[j * dst_row..][..rows].iter_mut().enumerate() {
+                *to = a[i * a_row + j];
+            }
+        }
+    }
 }
 
 impl Element for f32 {
     fn stores(dtype: DType) -> bool {
         dtype == DType::F32
+    }
+
+    fn transpose(dst: &mut [f32], dst_row: usize, a: &[f32], a_row: usize, sizes: [usize; 2]) {
+        super::gemm::transpose(dst, dst_row, a, a_row, sizes);
     }
 }
 

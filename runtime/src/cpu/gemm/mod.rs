@@ -10,7 +10,7 @@ mod pack;
 
 use mngc_compiler::ir::DType;
 
-pub use pack::Source;
+pub use pack::{Source, transpose};
 
 /// Elements of k between two visits of the result.
 const DEPTH: usize = 384;
@@ -30,15 +30,19 @@ pub fn packed(n: usize, k: usize) -> usize {
 /// Floats of scratch memory that [`block`] needs.
 pub const SCRATCH: usize = ROWS * DEPTH;
 
+/// Columns that are best packed at once.
+pub fn group() -> usize {
+    pack::GROUP * strip()
+}
+
 /// Packs a right operand, `[n, k]`: strips of columns one after the other.
 ///
 /// # Safety
 /// Nobody writes to the operand.
 pub unsafe fn pack(dst: &mut [f32], b: Source, n: usize, k: usize) {
-    let strip = strip();
-    for (i, dst) in dst[..packed(n, k)].chunks_mut((strip * k).max(1)).enumerate() {
+    if n > 0 && k > 0 {
         // SAFETY: the caller's promise.
-        unsafe { pack::columns(dst, b.at(i * strip, 0), strip.min(n - i * strip), k) };
+        unsafe { pack::strips(&mut dst[..packed(n, k)], b, n, k) };
     }
 }
 

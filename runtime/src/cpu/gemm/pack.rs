@@ -35,25 +35,37 @@ impl Source {
 /// Rows of a square that is turned at once.
 const SQUARE: usize = 16;
 
-/// Packs columns of b, `[columns, k]` with `columns` at most a tile's, as `[k, columns of a tile]`. Columns that are
-/// not there stay 0.
+/// Strips that are packed side by side, so that a row of b is read in long pieces.
+pub const GROUP: usize = 8;
+
+/// Packs b, `[n, k]`, as strips `[k, columns of a tile]`, one after the other. Columns that are not there become 0.
 ///
 /// # Safety
 /// Nobody writes to the operand.
-pub unsafe fn columns(dst: &mut [f32], b: Source, columns: usize, k: usize) {
+pub unsafe fn strips(dst: &mut [f32], b: Source, n: usize, k: usize) {
     let width = kernel::shape().1;
-    let dst = &mut dst[..k * width];
-    if columns < width {
-        dst.fill(0.0);
+    let strips = n.div_ceil(width);
+    if !n.is_multiple_of(width) {
+        dst[(strips - 1) * width * k..][..width * k].fill(0.0);
     }
-    // SAFETY: the caller's promise.
-    unsafe {
-        if b.row == 1 {
-            for (l, dst) in dst.chunks_exact_mut(width).enumerate() {
-                convert::load(&b.region, b.first + l * b.inner, &mut dst[..columns]);
+    for first in (0..strips).step_by(GROUP) {
+        let group = first..strips.min(first + GROUP);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if b.row != 1 {
+                for i in group {
+                    let strip = &mut dst[i * width * k..][..width * k];
+                    turned(strip, width, b.at(i * width, 0), width.min(n - i * width), k);
+                }
+                continue;
             }
-        } else {
-            turned(dst, width, b, columns, k);
+            for l in 0..k {
+                for i in group.clone() {
+                    let columns = width.min(n - i * width);
+                    let to = &mut dst[(i * k + l) * width..][..columns];
+                    convert::load(&b.region, b.at(i * width, l).first, to);
+                }
+            }
         }
     }
 }
@@ -98,6 +110,27 @@ pub unsafe fn turned(dst: &mut [f32], width: usize, source: Source, rows: usize,
                             to[l * width + i] = copy[i * SQUARE + l];
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+/// dst\[j, i\] = a\[i, j\] for `rows` and `columns` of a; rows of either lie so far apart.
+pub fn transpose(dst: &mut [f32], dst_row: usize, a: &[f32], a_row: usize, [rows, columns]: [usize; 2]) {
+    for top in (0..rows).step_by(SQUARE) {
+        for left in (0..columns).step_by(SQUARE) {
+            let (height, width) = (SQUARE.min(rows - top), SQUARE.min(columns - left));
+            if (height, width) == (SQUARE, SQUARE) {
+                let from = &a[top * a_row + left..];
+                assert!(from.len() >= (SQUARE - 1) * a_row + SQUARE, "a square within the operand");
+                // SAFETY: bounds were checked.
+                unsafe { turn(from.as_ptr(), a_row, &mut dst[left * dst_row + top..], dst_row) };
+                continue;
+            }
+            for i in top..top + height {
+                for j in left..left + width {
+                    dst[j * dst_row + i] = a[i * a_row + j];
                 }
             }
         }
