@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use mngc_compiler::Program;
 use mngc_runtime::{Backend, Cpu, Precision, Reference};
+use mngc_trainer::memory;
 
 use crate::load::Schedule;
 use crate::output::Usage;
@@ -67,13 +68,29 @@ pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
 impl Chosen {
     /// The backend of a program, its slots still empty.
     pub fn open(self, program: &Program, seed: u64, threads: Option<usize>) -> Result<Box<dyn Backend>> {
+        self.open_scheduled(program, Schedule::of(program)?, seed, threads)
+    }
+
+    /// As [`Chosen::open`], with the program's schedule.
+    pub fn open_scheduled(
+        self,
+        program: &Program,
+        Schedule { module, plan, .. }: Schedule,
+        seed: u64,
+        threads: Option<usize>,
+    ) -> Result<Box<dyn Backend>> {
         Ok(match self {
-            Chosen::Cpu => {
-                let Schedule { module, plan, .. } = Schedule::of(program)?;
-                Box::new(Cpu::new(module, &plan, seed, threads)?)
-            }
+            Chosen::Cpu => Box::new(Cpu::new(module, &plan, seed, threads)?),
             Chosen::Reference(precision) => Box::new(Reference::new(program.module.clone(), seed, precision)),
         })
+    }
+
+    /// Bytes that a run of a program needs.
+    pub fn memory(self, program: &Program, schedule: &Schedule) -> u64 {
+        match self {
+            Chosen::Cpu => (schedule.plan.slots + schedule.plan.arena) as u64,
+            Chosen::Reference(_) => memory::least(&program.module),
+        }
     }
 
     /// What the log says of its precision.

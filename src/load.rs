@@ -28,7 +28,7 @@ pub struct Model {
 }
 
 /// A program as backends run it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Schedule {
     /// The program's module, fused.
     pub module: Module,
@@ -50,18 +50,30 @@ impl Schedule {
 
 const FAULT: &str = "this is a fault of mngc, not of the model: please report it, with the file";
 
-/// Compiles a MODEL: a path, the name of a bundled model, or (none) the one `.mng` file of the current folder.
-pub fn model(model: Option<&str>, set: &[(String, String)]) -> Result<Model> {
+/// Compiles a MODEL: a path, the name of a bundled model, or (none) the one `.mng` file of the current folder. Where that
+/// has none, the bundled model `default`, if there is one.
+pub fn model(model: Option<&str>, default: Option<&str>, options: &CompileOptions) -> Result<Model> {
     let origin = match model {
         Some(model) => find(model)?,
-        None => the_only_one()?,
+        None => the_only_one(default)?,
     };
+    compile_files(Files::default(), origin, options)
+}
+
+/// Compiles texts that were kept from an earlier run, the main one first, under the model's name.
+pub fn kept(name: &str, texts: &[Source], options: &CompileOptions) -> Result<Model> {
+    let main = texts.first().context("the run kept no text of its model")?;
+    let origin = Origin::of(&main.name);
+    let kept = texts.iter().map(|source| (source.name.clone(), source.text.clone())).collect();
+    let model = compile_files(Files { kept: Some(kept), ..Files::default() }, origin, options)?;
+    Ok(Model { name: name.to_string(), ..model })
+}
+
+fn compile_files(mut files: Files, origin: Origin, options: &CompileOptions) -> Result<Model> {
     let mut sources = Sources::default();
-    let mut files = Files::default();
     let main = files.add(origin.clone(), &mut sources).with_context(|| format!("cannot read {}", origin.show()))?;
-    let options = CompileOptions { sets: set.to_vec(), ..CompileOptions::default() };
     let mut load = |path: &str, from: FileId, sources: &mut Sources| files.load(path, from, sources);
-    match compile(&mut sources, main, &mut load, &options) {
+    match compile(&mut sources, main, &mut load, options) {
         Ok(program) => {
             let read = files.origins.iter().map(|(id, _)| Source::new(sources.name(*id), sources.text(*id)));
             Ok(Model { name: origin.stem(), sources: read.collect(), texts: sources, program })
@@ -80,6 +92,12 @@ enum Origin {
 }
 
 impl Origin {
+    /// The one that is shown so.
+    fn of(shown: &str) -> Origin {
+        let bundled = shown.strip_prefix("bundled:").and_then(|name| name.strip_suffix(".mng"));
+        bundled.map_or_else(|| Origin::File(shown.into()), |name| Origin::Bundled(name.to_string()))
+    }
+
     /// The name that messages show.
     fn show(&self) -> String {
         match self {
@@ -111,18 +129,25 @@ impl Origin {
 struct Files {
     origins: Vec<(FileId, Origin)>,
     ids: HashMap<Origin, FileId>,
+    /// Texts by the names that messages show, instead of those on disk.
+    kept: Option<HashMap<String, String>>,
 }
 
 impl Files {
     fn add(&mut self, origin: Origin, sources: &mut Sources) -> io::Result<FileId> {
         let key = match &origin {
-            Origin::File(path) => Origin::File(fs::canonicalize(path)?),
-            Origin::Bundled(_) => origin.clone(),
+            Origin::File(path) if self.kept.is_none() => Origin::File(fs::canonicalize(path)?),
+            _ => origin.clone(),
         };
         if let Some(&id) = self.ids.get(&key) {
             return Ok(id);
         }
-        let id = sources.add(origin.show(), origin.read()?);
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the run did not keep it");
+        let text = match &self.kept {
+            Some(kept) => kept.get(&origin.show()).cloned().ok_or_else(missing)?,
+            None => origin.read()?,
+        };
+        let id = sources.add(origin.show(), text);
         self.origins.push((id, origin));
         self.ids.insert(key, id);
         Ok(id)
@@ -138,7 +163,11 @@ impl Files {
             (Some(Origin::Bundled(_)), None) => return Err(format!("no bundled model is named {path:?}")),
             (Some(Origin::File(file)), bundled) => {
                 let beside = file.parent().unwrap_or(Path::new("")).join(path);
-                bundled.filter(|_| !beside.exists()).unwrap_or(Origin::File(beside))
+                let exists = match &self.kept {
+                    Some(kept) => kept.contains_key(&beside.display().to_string()),
+                    None => beside.exists(),
+                };
+                bundled.filter(|_| !exists).unwrap_or(Origin::File(beside))
             }
             (None, _) => return Err("the file that asks for it is unknown".into()),
         };
@@ -190,13 +219,16 @@ fn find(model: &str) -> Result<Origin> {
     Err(anyhow!("`{model}` is neither a file nor a bundled model: {help}"))
 }
 
-/// With no MODEL: the one `.mng` file of the current folder.
-fn the_only_one() -> Result<Origin> {
+/// With no MODEL: the one `.mng` file of the current folder, else a bundled model.
+fn the_only_one(default: Option<&str>) -> Result<Origin> {
     let mut found = files_here().context("cannot list the current folder")?;
-    match found.len() {
-        1 => Ok(Origin::File(found.remove(0))),
-        0 => Err(Usage(format!("no MODEL given, and no .mng file is in the current folder: {}", known())).into()),
-        _ => {
+    match (found.len(), default) {
+        (1, _) => Ok(Origin::File(found.remove(0))),
+        (0, Some(default)) => Ok(Origin::Bundled(default.to_string())),
+        (0, None) => {
+            Err(Usage(format!("no MODEL given, and no .mng file is in the current folder: {}", known())).into())
+        }
+        (_, _) => {
             let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
             Err(Usage(format!("no MODEL given, and the current folder has several: {}", names.join(", "))).into())
         }

@@ -3,10 +3,14 @@
 mod bundled;
 mod cli;
 mod device;
+mod fit;
 mod load;
 mod manifest;
 mod output;
 mod progress;
+mod screen;
+mod signals;
+mod text;
 
 use std::process::ExitCode;
 

@@ -8,91 +8,109 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mngc_trainer::Event;
 
 use crate::output;
+use crate::screen::Screen;
 
 /// Shows the events of one run.
-pub enum Progress {
-    /// Shows nothing.
-    Quiet,
-    /// One line an event.
-    Lines {
-        /// Steps of the run, once it has started.
-        steps: u64,
-    },
-    /// A bar for the steps, with lines above it for validations.
-    Bar(ProgressBar),
+pub struct Progress {
+    /// What to show before the first step; none shows nothing at all.
+    screen: Option<Screen>,
+    /// A bar for the steps, with lines above it, on a terminal.
+    bar: Option<ProgressBar>,
+    /// Steps of the run, once it has started.
+    steps: u64,
+    rates: Rates,
 }
 
 impl Progress {
-    /// The one that fits standard error.
-    pub fn new(quiet: bool) -> Progress {
-        if quiet {
-            Progress::Quiet
-        } else if io::stderr().is_terminal() {
-            Progress::Bar(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()))
-        } else {
-            Progress::Lines { steps: 0 }
-        }
+    /// The one that fits standard error. Without a screen nothing is shown.
+    pub fn new(screen: Option<Screen>) -> Progress {
+        let terminal = screen.is_some() && io::stderr().is_terminal();
+        let bar = terminal.then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+        Progress { screen, bar, steps: 0, rates: Rates::default() }
     }
 
     /// Shows an event.
     pub fn show(&mut self, event: &Event) {
-        match self {
-            Progress::Quiet => {}
-            Progress::Lines { steps } => {
-                if let Event::Start(start) = event {
-                    *steps = start.steps;
-                }
-                if let Some(line) = line(event, *steps) {
-                    output::note(&(line + "\n"));
+        let Some(screen) = &self.screen else { return };
+        match event {
+            Event::Start(start) | Event::Resume { start, .. } => {
+                output::note(&screen.text(start));
+                self.steps = start.steps;
+                if let Some(bar) = &self.bar {
+                    begin(bar, start.steps);
+                    if let Event::Resume { step, .. } = event {
+                        bar.set_position(*step);
+                    }
                 }
             }
-            Progress::Bar(bar) => show_on_bar(bar, event),
+            Event::Step { step, train_loss, ms, tokens, scalars } => {
+                self.rates.add(*train_loss, *ms);
+                match &self.bar {
+                    Some(bar) => {
+                        bar.set_message(self.rates.text(*tokens, self.steps - (step + 1)));
+                        bar.set_position(step + 1);
+                    }
+                    None => {
+                        let mut line = format!("step {step}/{}  train_loss {train_loss:.6}", self.steps);
+                        for (name, value) in scalars {
+                            let _ = write!(line, "  {name} {value:.4}");
+                        }
+                        output::note(&format!("{line}  {}\n", duration(*ms)));
+                    }
+                }
+            }
+            Event::Val { step, val_loss, ms, .. } => {
+                self.line(&format!("step {step}/{}  val_loss {val_loss:.6}  {}", self.steps, duration(*ms)));
+            }
+            Event::Checkpoint { path, .. } if self.bar.is_none() => {
+                self.line(&format!("checkpoint {}", path.display()));
+            }
+            Event::Checkpoint { .. } => {}
+            Event::End { stopped, error, .. } => match &self.bar {
+                Some(bar) if *stopped || error.is_some() => bar.abandon(),
+                Some(bar) => bar.finish(),
+                None => {}
+            },
+        }
+    }
+
+    /// A line that stays.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => output::note(&format!("{text}\n")),
         }
     }
 }
 
-fn show_on_bar(bar: &ProgressBar, event: &Event) {
-    match event {
-        Event::Start(start) => {
-            bar.println(line(event, start.steps).unwrap_or_default());
-            bar.set_length(start.steps);
-            // The template is a constant: should it ever be wrong, the plain bar will do.
-            let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}  {elapsed} (eta {eta})");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.enable_steady_tick(Duration::from_millis(500));
-        }
-        Event::Step { step, train_loss, ms, .. } => {
-            bar.set_message(format!("train_loss {train_loss:.4}  {} a step", duration(*ms)));
-            bar.set_position(step + 1);
-        }
-        Event::Val { .. } => bar.println(line(event, bar.length().unwrap_or_default()).unwrap_or_default()),
-        Event::End { error: None, .. } => bar.finish(),
-        Event::End { .. } => bar.abandon(),
-    }
+fn begin(bar: &ProgressBar, steps: u64) {
+    bar.set_length(steps);
+    // The template is a constant: should it ever be wrong, the plain bar will do.
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(500));
 }
 
-/// The line for an event; none for the end, which the command reports itself.
-fn line(event: &Event, steps: u64) -> Option<String> {
-    match event {
-        Event::Start(start) => Some(format!(
-            "{}: {} parameters, {steps} steps of {} tokens on {} → {}",
-            start.model,
-            count(start.parameters),
-            start.batch,
-            start.device,
-            start.folder.display()
-        )),
-        Event::Step { step, train_loss, ms, scalars, .. } => {
-            let mut line = format!("step {step}/{steps}  train_loss {train_loss:.6}");
-            for (name, value) in scalars {
-                let _ = write!(line, "  {name} {value:.4}");
-            }
-            Some(format!("{line}  {}", duration(*ms)))
-        }
-        Event::Val { step, val_loss, ms, .. } => {
-            Some(format!("step {step}/{steps}  val_loss {val_loss:.6}  {}", duration(*ms)))
-        }
-        Event::End { .. } => None,
+/// Loss and time of late steps, smoothed: each step weighs 0.9 of the next.
+#[derive(Debug, Default)]
+struct Rates {
+    weight: f64,
+    loss: f64,
+    ms: f64,
+}
+
+impl Rates {
+    fn add(&mut self, loss: f64, ms: f64) {
+        let add = |sum: &mut f64, x: f64| *sum = 0.9 * *sum + 0.1 * x;
+        add(&mut self.weight, 1.0);
+        add(&mut self.loss, loss);
+        add(&mut self.ms, ms);
+    }
+
+    fn text(&self, tokens: u64, left: u64) -> String {
+        let (loss, ms) = (self.loss / self.weight, self.ms / self.weight);
+        let rate = count((tokens as f64 / ms * 1e3).round() as u64);
+        format!("train_loss {loss:.4}  {rate} tokens/s  {} left", duration(left as f64 * ms))
     }
 }
 

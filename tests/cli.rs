@@ -417,7 +417,7 @@ fn a_last_update_that_breaks_the_parameters_is_a_failure() {
     let args: Vec<&str> =
         args.iter().map(String::as_str).filter(|a| *a != "--val" && !a.ends_with("val.bin")).collect();
     let message = fails(1, &args);
-    assert!(message.contains("a value of parameter `wte.weight` of step 9 is"), "{message}");
+    assert!(message.contains("a value of `wte.weight` of step 9 is"), "{message}");
     let out = folder.path().join("out");
     assert!(!out.join("final.safetensors").exists());
     let log = log(&out);
@@ -429,8 +429,29 @@ fn memory_that_is_not_there_is_one_error_with_both_numbers() {
     let folder = folder();
     let args = tiny(&folder, "dim = 16", "dim = 400000");
     let message = fails_early(&folder, &args);
-    assert!(message.contains("TiB of memory or more, and "), "{message}");
+    assert!(message.contains("TiB of memory, and "), "{message}");
+    assert!(message.ends_with("a smaller model or sequence needs less\n"), "{message}");
     assert!(message.lines().count() == 1, "{message}");
+}
+
+/// What a run needs, and what would fit, as its message says.
+#[test]
+fn a_run_that_is_too_large_is_told_what_fits() {
+    let free = mngc_trainer::memory::available().map_or(0, |bytes| bytes >> 30);
+    if !(10..40).contains(&free) {
+        println!("SKIPPED a_run_that_is_too_large_is_told_what_fits: it is made for 10 to 40 GiB of free memory");
+        return;
+    }
+    let folder = folder();
+    let out = folder.path().join("run");
+    let large = ["run", "demo", "--set", "dim=1024", "--set", "layers=8", "--set", "steps=1", "--set", "warmdown=0"];
+    let run = |more: &[&str]| fails(1, &[&large[..], &["--out", text(&out)], more].concat());
+    // Of eight sequences at once fewer fit, which changes nothing else.
+    let message = run(&["--set", "sequence=8192", "--set", "batch=65536", "--micro", "8"]);
+    assert!(message.contains("--micro ") && message.contains(" fits, for the same training"), "{message}");
+    let message = run(&["--set", "sequence=65536", "--set", "batch=65536"]);
+    assert!(message.contains("--micro 1 --set sequence=") && message.contains(" fits: shorter"), "{message}");
+    assert!(!out.exists());
 }
 
 #[test]

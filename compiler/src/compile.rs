@@ -24,7 +24,8 @@ const MICRO_TOKENS: usize = 8192;
 pub struct CompileOptions {
     /// `--set name=value`, in order.
     pub sets: Vec<(String, String)>,
-    /// Sequences in a `micro_step`, which must divide the batch; none lets the compiler choose.
+    /// Sequences in a `micro_step`, which must divide the batch, and at most so many in an `evaluate`; none lets the
+    /// compiler choose.
     pub micro_sequences: Option<usize>,
     /// Compiles a model whose logits look ahead, which is refused otherwise: for tests of that very check.
     pub allow_leaks: bool,
@@ -139,7 +140,7 @@ impl Compiler {
     fn recipe(&self, r: &elaborate::Recipes, micro: Option<usize>) -> Made<Recipe> {
         let sequences = r.batch / r.sequence;
         let chosen = match micro {
-            None => micro_sequences(sequences, r.sequence),
+            None => micro_sequences(sequences, r.sequence, None),
             Some(n) if n >= 1 && sequences.is_multiple_of(n) => n,
             Some(n) => {
                 let message = format!("{n} sequences a micro-step do not divide the batch of {sequences} sequences");
@@ -152,7 +153,7 @@ impl Compiler {
             tokens: *tokens,
             every: *every,
             sequence: *sequence,
-            micro_sequences: micro_sequences(tokens / sequence, *sequence),
+            micro_sequences: micro_sequences(tokens / sequence, *sequence, micro),
         });
         Ok(Recipe {
             model: r.model.clone(),
@@ -334,9 +335,9 @@ fn bind_sources(m: &mut Module, sources: &[Source]) -> Vec<Input> {
     sources.iter().map(input).collect()
 }
 
-/// The largest divisor of the sequences that keeps a micro-step within its tokens.
-fn micro_sequences(sequences: usize, sequence: usize) -> usize {
-    let most = (MICRO_TOKENS / sequence).max(1).min(sequences);
+/// The largest divisor of the sequences that keeps a micro-step within its tokens, and within a number of sequences.
+fn micro_sequences(sequences: usize, sequence: usize, limit: Option<usize>) -> usize {
+    let most = (MICRO_TOKENS / sequence).min(limit.unwrap_or(usize::MAX)).max(1).min(sequences);
     (1..=most).rev().find(|n| sequences.is_multiple_of(*n)).unwrap_or(1)
 }
 

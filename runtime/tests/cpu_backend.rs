@@ -191,6 +191,13 @@ fn kernels_are_timed_where_that_is_asked_for() {
 }
 
 /// A layer with every kind of kernel that a training step has. A second run takes less memory than any of its tensors has.
+/// Its product is larger than any of the program.
+#[test]
+fn the_peak_is_measured_whatever_the_program_needs() {
+    let (cpu, _) = open(1);
+    assert!(cpu.peak_flops().is_some_and(|flops| flops > 1e6));
+}
+
 #[test]
 fn running_takes_no_memory() {
     const TEXT: &str = r#"

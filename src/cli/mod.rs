@@ -3,14 +3,17 @@
 mod bench;
 mod compile;
 mod data;
+mod doctor;
 mod fmt;
 mod graph;
 mod run;
+mod sample;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, ColorChoice, Parser, Subcommand};
+use mngc_compiler::CompileOptions;
 
 use crate::load::{self, Model};
 
@@ -29,12 +32,15 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  mngc run                                 train a small GPT-2 on bundled text, then sample from it
   mngc run gpt2-mini                       train a bundled model
   mngc run my.mng --set layers=4 --steps 10
+  mngc sample runs/demo-001 'To be'        text from a trained model
   mngc compile gpt2 --timings              what the compiler makes of it
   mngc bench step                          how fast gpt2 trains here
   mngc graph gpt2-mini -o gpt2.svg         a picture of the training step
   mngc data encode books/*.txt -o data/books    text to token shards
+  mngc doctor                              what this machine has
   mngc fmt *.mng                           format model files";
 
 /// One subcommand each.
@@ -42,6 +48,8 @@ Examples:
 pub enum Command {
     /// Train a model
     Run(run::Run),
+    /// Write text with a trained model
+    Sample(sample::Sample),
     /// Compile a model and show the plan
     Compile(compile::Compile),
     /// Measure how fast a model trains here
@@ -50,6 +58,8 @@ pub enum Command {
     Graph(graph::Graph),
     /// Encode text to token shards, and look into shards
     Data(data::Data),
+    /// Show what this machine has for training, and what to install
+    Doctor(doctor::Doctor),
     /// Format model files
     Fmt(fmt::Fmt),
 }
@@ -59,9 +69,11 @@ impl Command {
     pub fn json(&self) -> bool {
         match self {
             Command::Run(run) => run.json,
+            Command::Sample(sample) => sample.json,
             Command::Compile(compile) => compile.json,
             Command::Bench(bench) => bench.json(),
             Command::Data(data) => data.json(),
+            Command::Doctor(doctor) => doctor.json,
             Command::Graph(_) | Command::Fmt(_) => false,
         }
     }
@@ -69,10 +81,12 @@ impl Command {
     /// Does it. `color`: messages on standard error are coloured.
     pub fn run(&self, color: bool) -> Result<ExitCode> {
         match self {
-            Command::Run(run) => run.run(),
+            Command::Run(run) => run.run(color),
+            Command::Sample(sample) => sample.run(),
             Command::Compile(compile) => compile.run(),
             Command::Bench(bench) => bench.run(),
             Command::Data(data) => data.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Graph(graph) => graph.run(),
             Command::Fmt(fmt) => fmt.run(color),
         }
@@ -89,23 +103,43 @@ pub struct ModelArgs {
     /// Give a constant or a setting of the model file another value; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
+
+    /// Sequences in a micro-step, of which a batch has a whole number: fewer need less memory for the same training
+    /// [default: as many as have 8192 tokens]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub micro: Option<u32>,
 }
 
 impl ModelArgs {
+    /// Whether a model is named.
+    pub fn is_named(&self) -> bool {
+        self.model.is_some()
+    }
+
     /// Finds and compiles it.
     pub fn compile(&self) -> Result<Model> {
-        load::model(self.model.as_deref(), &self.set)
+        load::model(self.model.as_deref(), None, &self.options(&[]))
+    }
+
+    /// As [`ModelArgs::compile`]; where there is none to find, a bundled one.
+    pub fn compile_or_bundled(&self, default: &str) -> Result<Model> {
+        load::model(self.model.as_deref(), Some(default), &self.options(&[]))
     }
 
     /// As [`ModelArgs::compile`]; where no model is named, a bundled one with settings of its own, which `--set` overrides.
     pub fn compile_or(&self, model: &str, set: &[(&str, &str)]) -> Result<Model> {
-        if self.model.is_some() {
-            return self.compile();
+        if self.is_named() { self.compile() } else { load::model(Some(model), None, &self.options(set)) }
+    }
+
+    /// What the command line says beside the model, after other settings, which it overrides.
+    pub fn options(&self, set: &[(&str, &str)]) -> CompileOptions {
+        let before = set.iter().filter(|(name, _)| self.set.iter().all(|(given, _)| given != name));
+        let before = before.map(|(name, value)| (name.to_string(), value.to_string()));
+        CompileOptions {
+            sets: before.chain(self.set.iter().cloned()).collect(),
+            micro_sequences: self.micro.map(|n| n as usize),
+            ..CompileOptions::default()
         }
-        let defaults = set.iter().filter(|(name, _)| self.set.iter().all(|(given, _)| given != name));
-        let defaults = defaults.map(|(name, value)| (name.to_string(), value.to_string()));
-        let set: Vec<(String, String)> = defaults.chain(self.set.iter().cloned()).collect();
-        load::model(Some(model), &set)
     }
 }
 

@@ -1,16 +1,28 @@
 //! `mngc run`: trains a model.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use mngc_trainer::{Options, Plan, Report, check_memory, memory, train};
+use mngc_compiler::CompileOptions;
+use mngc_dsl::Diagnostic;
+use mngc_runtime::Backend;
+use mngc_trainer::checkpoint::{self, Manifest};
+use mngc_trainer::sample::Sampling;
+use mngc_trainer::{Error, Options, Plan, Report, check_memory, train};
+use serde::Serialize;
 
 use super::ModelArgs;
 use crate::device::{self, Device, Oracle};
-use crate::output;
+use crate::load::{self, Model, Schedule};
+use crate::output::{self, Mistakes};
 use crate::progress::{self, Progress};
+use crate::screen::Screen;
+use crate::{fit, signals, text};
 
 /// Options of the command.
 #[derive(Args, Debug)]
@@ -43,7 +55,11 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
 
-    /// The run folder; without it a new one: runs/MODEL-001
+    /// Go on from a checkpoint, or from the last one of a run folder, with the same bits as without the stop
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["init", "seed"])]
+    resume: Option<PathBuf>,
+
+    /// The run folder; without it a new one, runs/MODEL-001, or the one that --resume goes on in
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -59,6 +75,22 @@ pub struct Run {
     #[arg(long, value_name = "STEP")]
     dump_gradients: Vec<u64>,
 
+    /// Write a checkpoint every N steps, 0 for none [default: as often as the model file validates]
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<u64>,
+
+    /// Keep the last N checkpoints, and the one with the lowest validation loss
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+
+    /// Where the loss is no number, name the op that made it so, its line and layer; steps take longer
+    #[arg(long)]
+    find_nan: bool,
+
+    /// Write a text of N tokens at the end [default: 120 for the demo, else 0]
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+
     /// Show no progress
     #[arg(long, short)]
     quiet: bool,
@@ -70,49 +102,148 @@ pub struct Run {
 
 const EXAMPLES: &str = "\
 Examples:
-  mngc run gpt2-mini
-  mngc run gpt2-mini --set low=f32 --set steps=20 --set batch=512
+  mngc run                                                   the demo: a small GPT-2 on bundled text
+  mngc run gpt2-mini --set low=f32 --set steps=20 --set batch=576
   mngc run my.mng --data 'data/train_*.bin' --val 'data/val_*.bin' --out runs/first
+  mngc run --resume runs/first                               go on where it stopped
   mngc run my.mng --init runs/first/final.safetensors --steps 0     only validate
 
-The run folder gets log.jsonl (an object a line: start, step, val, end) and final.safetensors.";
+The run folder gets log.jsonl (an object a line: start, step, val, checkpoint, end), checkpoint-STEP/ and final.safetensors.
+Ctrl-C finishes the step and writes a checkpoint.";
+
+/// What `mngc run` trains where there is no model file.
+const DEMO: &str = "demo";
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    report: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<String>,
+}
 
 impl Run {
-    /// Does it.
-    pub fn run(&self) -> Result<ExitCode> {
+    /// Does it. `color`: messages are coloured.
+    pub fn run(&self, color: bool) -> Result<ExitCode> {
         let device = device::choose(self.device, self.oracle)?;
-        let model = self.model.compile()?;
-        let options = Options {
-            name: model.name,
-            sources: model.sources,
-            set: self.model.set.iter().cloned().collect(),
-            data: self.data.clone(),
-            val: self.val.clone(),
-            init: self.init.clone(),
-            out: self.out.clone(),
-            steps: self.steps,
-            seed: self.seed,
-            precision: device.precision().to_string(),
-            dump_gradients: self.dump_gradients.clone(),
-        };
+        let kept = self.resume.as_deref().map(|path| checkpoint::manifest(&checkpoint::find(path)?)).transpose()?;
+        let model = self.compile(kept.as_ref())?;
+        let options = self.options(&model, kept, device.precision());
         let plan = Plan::new(&model.program, &options)?;
-        check_memory(memory::least(&model.program.module))?;
-        let mut backend = device.open(&model.program, self.seed, self.threads.map(|n| n as usize))?;
-        let mut progress = Progress::new(self.quiet);
-        let report = train(plan, backend.as_mut(), &mut |event| progress.show(event))?;
+        let schedule = Schedule::of(&model.program)?;
+        let needed = device.memory(&model.program, &schedule);
+        check_memory(needed).map_err(|error| {
+            let again = |options: &CompileOptions| {
+                load::kept(&model.name, &model.sources, options).ok().map(|model| model.program)
+            };
+            fit::advise(error, device, &model.program, &self.model.options(&[]), &again)
+        })?;
+        let seed = options.seed;
+        let mut backend =
+            device.open_scheduled(&model.program, schedule.clone(), seed, self.threads.map(|n| n as usize))?;
+        let screen = (!self.quiet).then(|| Screen::new(&plan, &schedule, needed, backend.as_ref()));
+        drop(schedule);
+        signals::set_on_stop(options.stop.clone())?;
+        let mut progress = Progress::new(screen);
+        let report = train(plan, backend.as_mut(), &mut |event| progress.show(event));
+        let report = report.map_err(|error| located(error, &model))?;
+        if !self.json {
+            output::print(&summary(&report, color))?;
+        }
+        let sample = self.sample(&model, backend.as_mut(), &report)?;
         if self.json {
-            output::print_json(&report)?;
-        } else {
-            output::print(&text(&report))?;
+            output::print_json(&Outcome { report, sample })?;
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// The model that is asked for; to go on, the one of the checkpoint unless another is named.
+    fn compile(&self, kept: Option<&Manifest>) -> Result<Model> {
+        match kept {
+            Some(kept) if !self.model.is_named() => {
+                let mut options = self.model.options(&[]);
+                options.sets.splice(0..0, kept.set.clone());
+                load::kept(&kept.name, &kept.source, &options)
+            }
+            Some(_) => self.model.compile(),
+            None => self.model.compile_or_bundled(DEMO),
+        }
+    }
+
+    fn options(&self, model: &Model, kept: Option<Manifest>, precision: &str) -> Options {
+        let given: BTreeMap<String, String> = self.model.set.iter().cloned().collect();
+        let mut set = kept.as_ref().filter(|_| !self.model.is_named()).map(|kept| kept.set.clone()).unwrap_or_default();
+        set.extend(given);
+        let (data, val, seed) = kept.map_or((None, None, self.seed), |kept| (kept.data, kept.val, kept.seed));
+        Options {
+            name: model.name.clone(),
+            sources: model.sources.clone(),
+            set,
+            data: self.data.clone().or(data),
+            val: self.val.clone().or(val),
+            init: self.init.clone(),
+            out: self.out.clone(),
+            steps: self.steps,
+            seed,
+            precision: precision.to_string(),
+            dump_gradients: self.dump_gradients.clone(),
+            resume: self.resume.clone(),
+            checkpoint_every: self.checkpoint_every,
+            keep: self.keep as usize,
+            stop: Arc::default(),
+            find_nan: self.find_nan,
+        }
+    }
+
+    /// The text at the end, shown as it comes.
+    fn sample(&self, model: &Model, backend: &mut dyn Backend, report: &Report) -> Result<Option<String>> {
+        let is_demo = model.sources.first().is_some_and(|source| source.name == format!("bundled:{DEMO}.mng"));
+        let tokens = self.sample.unwrap_or(if is_demo && !report.stopped { 120 } else { 0 });
+        if tokens == 0 {
+            return Ok(None);
+        }
+        let sampling = Sampling { temperature: 0.8, top_k: Some(50), ..Sampling::default() };
+        let mut show = |part: &str| Ok(if self.json { () } else { output::print(part)? });
+        show("\n")?;
+        let text = text::write(backend, &model.program, "", tokens, &sampling, &mut show)?;
+        show("\n")?;
+        Ok(Some(text))
+    }
 }
 
-fn text(report: &Report) -> String {
+/// An error with its place in the model file, where it has one.
+fn located(error: Error, model: &Model) -> anyhow::Error {
+    let Error::Origin(origin) = &error else { return error.into() };
+    let Some(span) = origin.loc else { return error.into() };
+    let what = if origin.value.is_nan() { "NaN comes from here" } else { "infinity comes from here" };
+    let mut diagnostic = Diagnostic::error("not-finite", span, origin.to_string(), what);
+    if let Some(before) = &origin.before {
+        if let Some(span) = before.loc {
+            diagnostic = diagnostic.label(span, "an infinity came up here before");
+        }
+        diagnostic = diagnostic.note(before.to_string());
+    }
+    Mistakes { sources: model.texts.clone(), diagnostics: vec![diagnostic] }.into()
+}
+
+fn summary(report: &Report, color: bool) -> String {
     let mut losses = Vec::new();
     losses.extend(report.train_loss.map(|loss| format!("train_loss {loss:.6}")));
-    losses.extend(report.val_loss.map(|loss| format!("val_loss {loss:.6}")));
+    losses.extend(report.val_loss.map(|loss| match report.first_val_loss {
+        Some(first) if first != loss => format!("val_loss {first:.6} → {}", bold(&format!("{loss:.6}"), color)),
+        _ => format!("val_loss {loss:.6}"),
+    }));
     let time = progress::duration(report.seconds * 1e3);
-    format!("{} steps in {time}  {}\n{}\n", report.steps, losses.join("  "), report.folder.display())
+    let stopped = if report.stopped { "stopped after " } else { "" };
+    let head = format!("{stopped}{} steps in {time}", report.steps);
+    let mut out = format!("{head}  {}\n{}\n", losses.join("  "), report.folder.display());
+    if report.stopped {
+        let _ = writeln!(out, "go on with: mngc run --resume {}", report.folder.display());
+    }
+    out
+}
+
+fn bold(text: &str, color: bool) -> String {
+    if color { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
 }

@@ -48,6 +48,19 @@ pub fn shards(cache: &Path) -> Result<Demo> {
     Ok(Demo { train: shard(cache, &TRAIN)?, val: shard(cache, &VAL)? })
 }
 
+/// The shard that a model file's `data = "bundled:demo-train"` or `"bundled:demo-val"` means, written into the cache
+/// folder where it is not there; none for other patterns.
+pub fn bundled(pattern: &str) -> Result<Option<PathBuf>> {
+    let Some(name) = pattern.strip_prefix("bundled:") else { return Ok(None) };
+    let text = match name {
+        "demo-train" => &TRAIN,
+        "demo-val" => &VAL,
+        _ => return Err(Error::Option(format!("no bundled data is named `{name}`: demo-train and demo-val are"))),
+    };
+    let missing = || Error::Option("the demo's data needs a cache folder: set HOME or XDG_CACHE_HOME".into());
+    shard(&cache_folder().ok_or_else(missing)?, text).map(Some)
+}
+
 /// The folder for what can be made again: `mngc` in `XDG_CACHE_HOME`, or else in `~/.cache`; none without a home.
 pub fn cache_folder() -> Option<PathBuf> {
     // Relative paths are to be ignored: https://specifications.freedesktop.org/basedir-spec/latest/

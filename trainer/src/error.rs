@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use mngc_compiler::ir::EntryKind;
 
+use crate::checkpoint;
 use crate::data::encode::TextFault;
 use crate::memory;
+use crate::train::nan::Origin;
 
 /// The result of anything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -76,7 +78,7 @@ pub enum Error {
         name: String,
     },
     /// The shards hold fewer tokens than the run reads.
-    #[error("{found} tokens of {what} data match `{pattern}`, but {needed} are needed ({reason})")]
+    #[error("{found} tokens of {what} data match `{pattern}`, but {needed} are needed ({reason}){}", colon(advice))]
     TooFewTokens {
         /// `training` or `validation`.
         what: &'static str,
@@ -88,6 +90,8 @@ pub enum Error {
         needed: u64,
         /// How the number comes about.
         reason: String,
+        /// The nearest that would work.
+        advice: Option<String>,
     },
     /// Sizes of the recipe that do not divide each other: the compiler should have refused them.
     #[error("the recipe cannot be run: {0}")]
@@ -114,6 +118,20 @@ pub enum Error {
     /// The run folder holds a run already.
     #[error("{} holds a run already: choose another folder or remove it", .0.display())]
     FolderTaken(PathBuf),
+    /// Another run writes into the folder.
+    #[error("another run is using {}: wait for its end, or give --out another folder", .0.display())]
+    FolderBusy(PathBuf),
+    /// A checkpoint that this run cannot go on from.
+    #[error("{}: {fault}", path.display())]
+    Checkpoint {
+        /// The checkpoint, or the run folder that was searched for one.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: CheckpointFault,
+    },
+    /// Where numbers stopped being numbers, found by `find_nan`.
+    #[error("{0}")]
+    Origin(Box<Origin>),
     /// The backend failed.
     #[error("entry `{}` failed", entry.name())]
     Backend {
@@ -130,6 +148,9 @@ pub enum Error {
         /// Why not.
         source: mngc_runtime::Error,
     },
+    /// A model that cannot be sampled from.
+    #[error("the model returns no `logits`: sampling draws from them")]
+    NoLogits,
     /// A tensor could not be made.
     #[error(transparent)]
     Tensor(#[from] mngc_runtime::Error),
@@ -152,10 +173,7 @@ pub enum Error {
         value: f64,
     },
     /// The machine is too small for the run.
-    #[error(
-        "the run needs {} of memory or more, and {} are free: a smaller batch, sequence or model needs less",
-        memory::shown(*needed), memory::shown(*available)
-    )]
+    #[error("the run needs {} of memory, and {} are free", memory::shown(*needed), memory::shown(*available))]
     Memory {
         /// Bytes that the run needs at least.
         needed: u64,
@@ -163,7 +181,7 @@ pub enum Error {
         available: u64,
     },
     /// The training has broken down; its parameters will not come back from there.
-    #[error("{what} of step {step} is {value}: the training has diverged")]
+    #[error("{what} of step {step} is {value}: the training has diverged{}", colon(checkpoint))]
     NotFinite {
         /// `train_loss`, `val_loss`, or a parameter.
         what: String,
@@ -171,7 +189,46 @@ pub enum Error {
         step: u64,
         /// What it is.
         value: f64,
+        /// What can be done with the last checkpoint before.
+        checkpoint: Option<String>,
     },
+}
+
+/// What is wrong with a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointFault {
+    /// Not there.
+    #[error("there is no such folder")]
+    NoFolder,
+    /// A folder without any.
+    #[error("no checkpoint is in this folder")]
+    None,
+    /// `checkpoint.json` is not what it should be.
+    #[error("checkpoint.json cannot be understood: {0}")]
+    Manifest(String),
+    /// Written by a program of another time.
+    #[error("the checkpoint has schema {0}, but this version of mngc reads schema {schema}", schema = checkpoint::SCHEMA)]
+    Schema(u32),
+    /// The tensors changed since they were written.
+    #[error("state.safetensors is damaged: its contents do not have the hash that checkpoint.json gives")]
+    Hash,
+    /// The model, or a setting that changes what is computed, is another one.
+    #[error(
+        "the checkpoint is of another program than the model file and settings give now: leave MODEL and --set out to \
+         go on with those that it was made with"
+    )]
+    Program,
+    /// The schedule ends before it.
+    #[error("the checkpoint is of step {step}, and the run ends at step {steps}")]
+    Ended {
+        /// Updates that were made.
+        step: u64,
+        /// Steps of the run.
+        steps: u64,
+    },
+    /// A copy without the log that it belongs to.
+    #[error("no log.jsonl is beside the checkpoint: give --out a new run folder")]
+    NoLog,
 }
 
 /// What is wrong with a token shard.
@@ -262,6 +319,10 @@ impl Error {
         let path = path.to_path_buf();
         move |source| Error::Io { action, path, source }
     }
+}
+
+fn colon(advice: &Option<String>) -> String {
+    advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default()
 }
 
 fn list(faults: &[WeightFault]) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mngc_compiler::ir::{Module, print};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Something that happened, with its place in the run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -12,6 +12,16 @@ use serde::Serialize;
 pub enum Event {
     /// The first line: what runs, on what.
     Start(Box<Start>),
+    /// A run goes on from a checkpoint: what runs from here.
+    Resume {
+        /// Updates that were made before.
+        step: u64,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// As in the first line.
+        #[serde(flatten)]
+        start: Box<Start>,
+    },
     /// A step is done: the parameters have been updated.
     Step {
         /// Index from 0.
@@ -37,10 +47,21 @@ pub enum Event {
         /// Tokens that it read.
         tokens: u64,
     },
+    /// A checkpoint is on disk.
+    Checkpoint {
+        /// Updates before it.
+        step: u64,
+        /// Its folder.
+        path: PathBuf,
+        /// Milliseconds that it took.
+        ms: f64,
+    },
     /// The last line of a run that was not cut off.
     End {
         /// Updates that were made.
         steps: u64,
+        /// Whether the run was asked to stop before its end.
+        stopped: bool,
         /// Seconds since the start.
         seconds: f64,
         /// Why the run stopped early; null for a whole one.
@@ -80,6 +101,14 @@ pub struct Start {
     pub sequence: usize,
     /// Elements of all parameters.
     pub parameters: u64,
+    /// Elements of the parameters that every token is computed with.
+    pub active_parameters: u64,
+    /// Elements of the tables that tokens are looked up in.
+    pub embedding_parameters: u64,
+    /// Tokens of training data that the run reads.
+    pub tokens_needed: u64,
+    /// Tokens of training data that are there.
+    pub tokens_found: u64,
     /// Training shards in order.
     pub data: Vec<PathBuf>,
     /// Validation shards in order.
@@ -100,7 +129,7 @@ pub fn program_hash(module: &Module) -> String {
 }
 
 /// A text that the program was compiled from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// The name that messages show.
     pub name: String,

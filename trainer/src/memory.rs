@@ -27,8 +27,8 @@ pub fn least(module: &Module) -> u64 {
     slots.saturating_add(largest).saturating_mul(8)
 }
 
-/// Bytes that new programs can get without making others wait for the disk.
-fn available() -> Option<u64> {
+/// Bytes that new programs can get without making others wait for the disk; known on Linux only.
+pub fn available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -36,7 +36,7 @@ fn available() -> Option<u64> {
 }
 
 /// Bytes as people write them.
-pub(crate) fn shown(bytes: u64) -> String {
+pub fn shown(bytes: u64) -> String {
     let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut size = bytes as f64 / 1024.0;
     let mut unit = 0;

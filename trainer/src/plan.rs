@@ -1,15 +1,19 @@
 //! What a run will do, with everything checked that can be before a device is touched.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use mngc_compiler::ir::{EntryKind, Input, Slot, SlotRole, print};
 use mngc_compiler::{Program, Recipe, Validation};
 use mngc_runtime::Tensor;
 
+use crate::checkpoint::{self, Manifest};
 use crate::data::Shards;
-use crate::error::{Error, Result};
-use crate::event::{Event, Source};
+use crate::demo;
+use crate::error::{CheckpointFault, Error, Result};
+use crate::event::{Event, Source, program_hash};
 use crate::weights;
 
 /// What a run is asked to do, beside what its model file says.
@@ -37,6 +41,16 @@ pub struct Options {
     pub precision: String,
     /// Steps whose gradients are written to files.
     pub dump_gradients: Vec<u64>,
+    /// Goes on from this checkpoint, or from the last one of this run folder.
+    pub resume: Option<PathBuf>,
+    /// Steps from one checkpoint to the next, 0 for none; without it, those from one validation to the next.
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints that are kept beside the best, at least 1.
+    pub keep: usize,
+    /// Ends the run after the step that runs, with a checkpoint, once it is set.
+    pub stop: Arc<AtomicBool>,
+    /// Where the loss is no number, names the op that made it so. Each step is slower.
+    pub find_nan: bool,
 }
 
 /// A run that is ready to start: data opened and long enough, weights read and fitting.
@@ -52,8 +66,23 @@ pub struct Plan<'a> {
     pub data: Shards,
     /// Validation data with its recipe.
     pub val: Option<(&'a Validation, Shards)>,
-    /// Parameters to start from.
-    pub weights: Option<Vec<(Slot, Tensor)>>,
+    /// What it goes on from.
+    pub resume: Option<Resume>,
+    /// Values of slots to start from.
+    pub values: Option<Vec<(Slot, Tensor)>>,
+    /// Steps from one checkpoint to the next; 0 for none.
+    pub checkpoint_every: u64,
+}
+
+/// A checkpoint that a run goes on from.
+#[derive(Debug)]
+pub struct Resume {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// The run folder that it is in.
+    pub folder: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
 }
 
 impl<'a> Plan<'a> {
@@ -63,11 +92,23 @@ impl<'a> Plan<'a> {
         check_recipe(recipe)?;
         let steps = steps(recipe, options)?;
         check_dumps(program, options, steps)?;
+        // A checkpoint of another model is told as such, whatever else would not fit then.
+        let kept = options.resume.as_deref().map(|path| read_checkpoint(path, program, options, steps)).transpose()?;
+        let (resume, mut values) = kept.unzip();
         let data = open_training(recipe, options, steps)?;
         let val = open_validation(recipe, options)?;
         check_scalars(program, steps)?;
-        let weights = options.init.as_deref().map(|path| weights::read(path, &program.module)).transpose()?;
-        Ok(Plan { program, options, steps, data, val, weights })
+        if let Some(path) = &options.init {
+            values = Some(weights::read(path, &program.module)?);
+        }
+        let by_validation = recipe.validate.as_ref().map_or(0, |validation| validation.every);
+        let checkpoint_every = options.checkpoint_every.unwrap_or(by_validation);
+        Ok(Plan { program, options, steps, data, val, resume, values, checkpoint_every })
+    }
+
+    /// Tokens of training data that the run reads.
+    pub fn tokens_needed(&self) -> u64 {
+        tokens_needed(&self.program.recipe, self.steps)
     }
 
     /// Whether the run validates after so many updates.
@@ -76,6 +117,34 @@ impl<'a> Plan<'a> {
             updates == 0 || updates == self.steps || updates.checked_rem(validation.every) == Some(0)
         })
     }
+}
+
+/// The checkpoint with its slots, where it is one of this program that the run can go on from.
+fn read_checkpoint(
+    path: &Path,
+    program: &Program,
+    options: &Options,
+    steps: u64,
+) -> Result<(Resume, Vec<(Slot, Tensor)>)> {
+    let path = checkpoint::find(path)?;
+    let manifest = checkpoint::manifest(&path)?;
+    let fail = |fault| Error::Checkpoint { path: path.clone(), fault };
+    if manifest.program_hash != program_hash(&program.module) {
+        return Err(fail(CheckpointFault::Program));
+    }
+    if manifest.tokens != manifest.step.saturating_mul(program.recipe.batch as u64) {
+        let message = format!("{} tokens are not those of {} steps", manifest.tokens, manifest.step);
+        return Err(fail(CheckpointFault::Manifest(message)));
+    }
+    if manifest.step > steps {
+        return Err(fail(CheckpointFault::Ended { step: manifest.step, steps }));
+    }
+    let folder = checkpoint::run_folder(&path)?;
+    if options.out.is_none() && !folder.join(crate::folder::LOG).is_file() {
+        return Err(fail(CheckpointFault::NoLog));
+    }
+    let values = checkpoint::load(&path, &manifest, &program.module)?;
+    Ok((Resume { path, folder, manifest }, values))
 }
 
 /// The divisions that the loop relies on.
@@ -148,16 +217,26 @@ fn shortened(formula: String) -> String {
     }
 }
 
+fn tokens_needed(recipe: &Recipe, steps: u64) -> u64 {
+    steps.saturating_mul(recipe.batch as u64).saturating_add(1)
+}
+
 fn open_training(recipe: &Recipe, options: &Options, steps: u64) -> Result<Shards> {
     let pattern = options.data.as_ref().or(recipe.data.as_ref());
     let pattern = pattern.ok_or(Error::NoData { what: "training", option: "--data" })?;
-    let needed = steps.saturating_mul(recipe.batch as u64).saturating_add(1);
     open(&Need {
         what: "training",
         pattern,
-        tokens: needed,
+        tokens: tokens_needed(recipe, steps),
         vocab: recipe.vocab,
         reason: format!("{steps} steps × {} tokens + 1", recipe.batch),
+        advice: &|found| {
+            let enough = found.saturating_sub(1) / recipe.batch as u64;
+            match enough {
+                0 => None,
+                _ => Some(format!("they are enough for --steps {enough}, or for --set steps={enough}")),
+            }
+        },
     })
 }
 
@@ -176,6 +255,11 @@ fn open_validation<'a>(recipe: &'a Recipe, options: &Options) -> Result<Option<(
         tokens: (validation.tokens as u64).saturating_add(1),
         vocab: recipe.vocab,
         reason: format!("{} tokens + 1", validation.tokens),
+        advice: &|found| {
+            let run = validation.sequence * validation.micro_sequences;
+            let enough = found.saturating_sub(1) / run as u64 * run as u64;
+            (enough > 0).then(|| format!("they are enough for --set validate.tokens={enough}"))
+        },
     })?;
     Ok(Some((validation, shards)))
 }
@@ -187,10 +271,15 @@ struct Need<'a> {
     tokens: u64,
     vocab: Option<usize>,
     reason: String,
+    /// What so many tokens are enough for.
+    advice: &'a dyn Fn(u64) -> Option<String>,
 }
 
 fn open(need: &Need) -> Result<Shards> {
-    let shards = Shards::open(need.what, need.pattern)?;
+    let shards = match demo::bundled(need.pattern)? {
+        Some(path) => Shards::open_file(path)?,
+        None => Shards::open(need.what, need.pattern)?,
+    };
     if shards.tokens() < need.tokens {
         return Err(Error::TooFewTokens {
             what: need.what,
@@ -198,6 +287,7 @@ fn open(need: &Need) -> Result<Shards> {
             found: shards.tokens(),
             needed: need.tokens,
             reason: need.reason.clone(),
+            advice: (need.advice)(shards.tokens()),
         });
     }
     if let Some(vocab) = need.vocab {

@@ -31,7 +31,7 @@ pub fn read(path: &Path, module: &Module) -> Result<Vec<(Slot, Tensor)>> {
     for (slot, data) in module.params() {
         match found.remove(&data.name) {
             None => faults.push(WeightFault::Missing(data.name.clone())),
-            Some(view) => match tensor(&view, data, &module.dims.sizes(&data.ty.dims))? {
+            Some(view) => match stored(&view, data, &module.dims.sizes(&data.ty.dims))? {
                 Ok(tensor) => weights.push((slot, tensor)),
                 Err(fault) => faults.push(fault),
             },
@@ -42,8 +42,12 @@ pub fn read(path: &Path, module: &Module) -> Result<Vec<(Slot, Tensor)>> {
     if faults.is_empty() { Ok(weights) } else { Err(Error::Weights { path: path.to_path_buf(), faults }) }
 }
 
-/// One parameter's tensor, or what is wrong with it.
-fn tensor(view: &TensorView, slot: &SlotData, sizes: &[usize]) -> Result<std::result::Result<Tensor, WeightFault>> {
+/// A slot's tensor as a file has it, or what is wrong with it.
+pub(crate) fn stored(
+    view: &TensorView,
+    slot: &SlotData,
+    sizes: &[usize],
+) -> Result<std::result::Result<Tensor, WeightFault>> {
     let name = || slot.name.clone();
     let Some(format) = format(view.dtype()) else {
         return Ok(Err(WeightFault::DType { name: name(), found: view.dtype().to_string() }));

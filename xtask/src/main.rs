@@ -13,13 +13,15 @@ Usage: cargo xtask TASK
 
 Tasks:
   tidy   format, headers, sizes of files, manifests
-  test   tidy, clippy, all tests, documentation; warnings are errors";
+  test   tidy, clippy, all tests, documentation; warnings are errors
+  fuzz   the tests again and again, each time with other random cases, until one fails";
 
 fn main() -> ExitCode {
     let tasks: Vec<String> = std::env::args().skip(1).collect();
     let result = match tasks.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => tidy::run(&root()),
         ["test"] => test::run(&root()),
+        ["fuzz"] => test::fuzz(&root()),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,7 +15,7 @@ pub fn run(root: &Path) -> Result<()> {
     tidy::run(root)?;
     cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     fetch(root)?;
-    let tests = tests(root)?;
+    let tests = tests(root, None)?;
     cargo(root, &["doc", "--workspace", "--no-deps", "--quiet"])?;
     println!("{} tests passed, {} skipped", tests.passed, tests.skipped.len());
     tests.skipped.iter().for_each(|name| println!("skipped: {name}"));
@@ -30,6 +31,16 @@ fn fetch(root: &Path) -> Result<()> {
         if !status.success() {
             println!("{script} failed: tests that need it will be skipped");
         }
+    }
+    Ok(())
+}
+
+/// Runs the tests with other random cases each time, until one fails; says which seed gives its cases again.
+pub fn fuzz(root: &Path) -> Result<()> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+    for seed in clock.as_secs().. {
+        println!("PROPTEST_RNG_SEED={seed}");
+        tests(root, Some(seed)).with_context(|| format!("with PROPTEST_RNG_SEED={seed}"))?;
     }
     Ok(())
 }
@@ -57,11 +68,13 @@ struct Tests {
 }
 
 /// Runs all tests, passing on what they print. A run without any test is a failure: nothing was checked.
-fn tests(root: &Path) -> Result<Tests> {
-    let mut child = command(root, &["test", "--workspace", "--no-fail-fast"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+/// `seed` draws the random cases; without one, .cargo/config.toml's does.
+fn tests(root: &Path, seed: Option<u64>) -> Result<Tests> {
+    let mut command = command(root, &["test", "--workspace", "--no-fail-fast"]);
+    if let Some(seed) = seed {
+        command.env("PROPTEST_RNG_SEED", seed.to_string());
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut tests = Tests::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {

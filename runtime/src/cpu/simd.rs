@@ -19,6 +19,24 @@ pub enum Level {
     V4,
 }
 
+impl Level {
+    /// The name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "aarch64")]
+            Level::Base => "NEON",
+            #[cfg(target_arch = "x86_64")]
+            Level::Base => "SSE2",
+            #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+            Level::Base => "none",
+            #[cfg(target_arch = "x86_64")]
+            Level::V3 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Level::V4 => "AVX-512",
+        }
+    }
+}
+
 /// The level of this processor.
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();

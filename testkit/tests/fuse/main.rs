@@ -54,23 +54,30 @@ fn calls(m: &Module, fusion: Fusion) -> usize {
 }
 
 /// The module with the product of every symmetric call as a further output of its entry, named by its batch axes.
+/// Bodies with one more result are copies: a call that is not symmetric may share the body.
 fn with_products(m: &Module) -> Module {
     let mut m = m.clone();
     let entry = m.entries.values_mut().next().expect("an entry");
-    let mut product: BTreeMap<Func, (Type, usize)> = BTreeMap::new();
+    let mut product: BTreeMap<Func, (Func, Type, usize)> = BTreeMap::new();
     let mut g = m.funcs[entry.func].clone();
     for node in g.nodes.keys().collect::<Vec<_>>() {
-        let Op::Call { func, kind: CallKind::Fused(Fusion::SymmetricDot) } = g.nodes[node].op else { continue };
-        let body = &mut m.funcs[func];
-        let (ty, batch) = product.entry(func).or_insert_with(|| {
+        let kind = CallKind::Fused(Fusion::SymmetricDot);
+        let Op::Call { func, kind: found } = g.nodes[node].op else { continue };
+        if found != kind {
+            continue;
+        }
+        let (func, ty, batch) = product.entry(func).or_insert_with(|| {
+            let mut body = m.funcs[func].clone();
             let mut dots = body.nodes.values().filter_map(|n| match &n.op {
                 Op::Dot { batch, .. } => Some((n.results[0], batch.len())),
                 _ => None,
             });
             let (dot, batch) = dots.next_back().expect("a product");
             body.result("", dot);
-            (body.ty(dot).clone(), batch)
+            let ty = body.ty(dot).clone();
+            (m.funcs.push(body), ty, batch)
         });
+        g.nodes[node].op = Op::Call { func: *func, kind };
         let def = ValueDef::Result(node, g.nodes[node].results.len());
         let value = g.values.push(ValueData { ty: ty.clone(), def });
         g.nodes[node].results.push(value);

@@ -48,6 +48,11 @@ impl Shards {
         Ok(Shards { shards })
     }
 
+    /// One file, whatever characters its name has.
+    pub fn open_file(path: PathBuf) -> Result<Shards> {
+        Ok(Shards { shards: vec![Shard::open(&path)?] })
+    }
+
     /// Tokens in the stream.
     pub fn tokens(&self) -> u64 {
         self.shards.last().map_or(0, |last| last.start + last.len())

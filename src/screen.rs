@@ -1,0 +1,85 @@
+//! What a person sees before the first step: model, size, data, memory, device, time.
+
+use mngc_compiler::ir::{EntryKey, EntryKind};
+use mngc_compiler::schedule::cost;
+use mngc_runtime::Backend;
+use mngc_trainer::event::Start;
+use mngc_trainer::{Plan, memory};
+
+use crate::load::Schedule;
+use crate::progress::{count, duration};
+
+/// What is known of a run beside its first event.
+#[derive(Clone, Debug)]
+pub struct Screen {
+    /// Bytes of slots and arena.
+    memory: u64,
+    /// Bytes that the machine has free, where that is known.
+    free: Option<u64>,
+    threads: usize,
+    /// Floating-point operations a second, where the device can measure them.
+    peak: Option<f64>,
+    /// Seconds from the operations and the peak.
+    seconds: Option<f64>,
+    /// Steps that were made before.
+    done: u64,
+}
+
+/// Of the peak of matrix products, what whole steps reach: measured on gpt2, gpt2-classic and demo, see
+/// docs/performance.md.
+const REACHED: f64 = 0.75;
+
+impl Screen {
+    /// Of a plan on a backend. Measures the peak, which takes a moment.
+    pub fn new(plan: &Plan, schedule: &Schedule, needed: u64, backend: &dyn Backend) -> Screen {
+        let flops = |kind: EntryKind| {
+            let entry = schedule.plan.entries.get(&EntryKey::from(kind));
+            let launches = entry.into_iter().flat_map(|entry| &entry.launches);
+            launches.map(|launch| cost::of(&schedule.module, launch).flops as f64).sum::<f64>()
+        };
+        let done = plan.resume.as_ref().map_or(0, |resume| resume.manifest.step);
+        let recipe = &plan.program.recipe;
+        let step = flops(EntryKind::MicroStep) * recipe.micro_steps() as f64 + flops(EntryKind::Update);
+        let validation = plan.val.as_ref().map_or(0.0, |(validation, _)| {
+            let runs = validation.tokens / validation.sequence / validation.micro_sequences;
+            let times = (done..=plan.steps).filter(|&updates| plan.validates_after(updates)).count();
+            flops(EntryKind::Evaluate) * (runs * times) as f64
+        });
+        let peak = backend.peak_flops();
+        let all = step * plan.steps.saturating_sub(done) as f64 + validation;
+        Screen {
+            memory: needed,
+            free: memory::available(),
+            threads: backend.threads(),
+            peak,
+            seconds: peak.map(|peak| all / (peak * REACHED)),
+            done,
+        }
+    }
+
+    /// The lines.
+    pub fn text(&self, start: &Start) -> String {
+        let mut out = String::new();
+        let mut row = |name: &str, text: String| out += &format!("  {name:<11} {text}\n");
+        let file = start.source.first().map_or("", |source| &source.name);
+        row("model", format!("{} from {file}", start.model));
+        let (total, active) = (count(start.parameters), count(start.active_parameters));
+        let embedding = count(start.embedding_parameters);
+        row("parameters", format!("{total}: {active} active for each token, {embedding} in embedding tables"));
+        let from = if self.done > 0 { format!("{} to ", self.done) } else { String::new() };
+        let (tokens, sequence) = (start.batch, start.sequence);
+        row("steps", format!("{from}{} of {tokens} tokens, in sequences of {sequence}", start.steps));
+        let (needed, found) = (count(start.tokens_needed), count(start.tokens_found));
+        row("data", format!("{needed} tokens needed, {found} there"));
+        let free = self.free.map(|free| format!(", {} free", memory::shown(free))).unwrap_or_default();
+        row("memory", format!("{} needed{free}", memory::shown(self.memory)));
+        let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
+        let peak = self.peak.map(|peak| format!(", {:.0} GFLOP/s", peak / 1e9)).unwrap_or_default();
+        row("device", format!("{}, {threads}{peak}", start.device));
+        if let Some(seconds) = self.seconds {
+            row("time", format!("about {}", duration(seconds * 1e3)));
+        }
+        row("folder", start.folder.display().to_string());
+        out
+    }
+}

@@ -1,0 +1,45 @@
+//! Text that a trained model writes, as it comes.
+
+use anyhow::Result;
+use mngc_compiler::Program;
+use mngc_runtime::Backend;
+use mngc_trainer::sample::{Generator, Sampling};
+use mngc_trainer::tokenizer::{Decoder, END_OF_TEXT, gpt2};
+
+/// Writes up to `tokens` tokens after a prompt, which begins a document, and gives the text without the prompt. It ends
+/// where the model ends the document. `show` gets each part of the text.
+pub fn write(
+    backend: &mut dyn Backend,
+    program: &Program,
+    prompt: &str,
+    tokens: usize,
+    sampling: &Sampling,
+    show: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<String> {
+    let mut start = vec![END_OF_TEXT];
+    gpt2().encode(prompt, &mut start);
+    // A model of fewer tokens, for tests, has no end of text.
+    let known = program.recipe.vocab.is_none_or(|rows| usize::from(END_OF_TEXT) < rows);
+    let start = start.into_iter().map(i32::from).filter(|&token| known || token != i32::from(END_OF_TEXT));
+    let mut start: Vec<i32> = start.collect();
+    if start.is_empty() {
+        start.push(0);
+    }
+    let mut generator = Generator::new(backend, program, start)?;
+    let mut decoder = Decoder::new(gpt2());
+    let mut text = String::new();
+    let mut add = |part: String| {
+        text.push_str(&part);
+        show(&part)
+    };
+    for _ in 0..tokens {
+        let token = generator.draw(sampling)?;
+        if token == i32::from(END_OF_TEXT) {
+            break;
+        }
+        // Tokens of GPT-2's vocabulary have 16 bits; none beyond it is drawn.
+        add(decoder.push(token as u16))?;
+    }
+    add(decoder.finish())?;
+    Ok(text)
+}
