@@ -6,6 +6,18 @@ use mngc_runtime::Backend;
 use mngc_trainer::sample::{Generator, Sampling};
 use mngc_trainer::tokenizer::{Decoder, END_OF_TEXT, gpt2};
 
+use crate::output;
+
+/// Prints each part of a text as it comes, unless the text is told in another way.
+pub fn printer(silent: bool) -> impl FnMut(&str) -> Result<()> {
+    move |part| {
+        if !silent {
+            output::print(part)?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes up to `tokens` tokens after a prompt, which begins a document, and gives the text without the prompt. It ends
 /// where the model ends the document. `show` gets each part of the text.
 pub fn write(

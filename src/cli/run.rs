@@ -204,7 +204,7 @@ impl Run {
             return Ok(None);
         }
         let sampling = Sampling { temperature: 0.8, top_k: Some(50), ..Sampling::default() };
-        let mut show = |part: &str| Ok(if self.json { () } else { output::print(part)? });
+        let mut show = text::printer(self.json);
         show("\n")?;
         let text = text::write(backend, &model.program, "", tokens, &sampling, &mut show)?;
         show("\n")?;

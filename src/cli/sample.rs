@@ -98,7 +98,7 @@ impl Sample {
             top_p: self.top_p,
             seed: self.seed,
         };
-        let mut show = |part: &str| Ok(if self.json { () } else { output::print(part)? });
+        let mut show = text::printer(self.json);
         show(&self.prompt)?;
         let (prompt, tokens) = (&self.prompt, self.tokens);
         let text = text::write(backend.as_mut(), &model.program, prompt, tokens, &sampling, &mut show)?;
