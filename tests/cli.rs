@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{fails, golden, log, mngc, output, shard, stderr, stdout, succeeds, text};
+use common::{fails, golden, log, mngc, output, shard, skipped, stderr, stdout, succeeds, text};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -439,7 +439,7 @@ fn memory_that_is_not_there_is_one_error_with_both_numbers() {
 fn a_run_that_is_too_large_is_told_what_fits() {
     let free = mngc_trainer::memory::available().map_or(0, |bytes| bytes >> 30);
     if !(10..40).contains(&free) {
-        println!("SKIPPED a_run_that_is_too_large_is_told_what_fits: it is made for 10 to 40 GiB of free memory");
+        skipped("a_run_that_is_too_large_is_told_what_fits", "it is made for 10 to 40 GiB of free memory");
         return;
     }
     let folder = folder();

@@ -169,8 +169,7 @@ fn signals_end_a_run_with_a_checkpoint() {
         let end = log(&stopped).pop().expect("a line");
         if end["stopped"] == false {
             // A machine that is fast enough to be done in the meantime shows nothing.
-            #[allow(clippy::print_stdout, reason = "the test says that it was skipped")]
-            println!("SKIPPED signals_end_a_run_with_a_checkpoint: the run was faster than the signal");
+            common::skipped("signals_end_a_run_with_a_checkpoint", "the run was faster than the signal");
             return;
         }
         assert_eq!((&end["event"], &end["error"]), (&json!("end"), &Value::Null));

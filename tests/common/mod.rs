@@ -17,6 +17,12 @@ pub fn mngc(args: &[&str]) -> Command {
     command
 }
 
+/// Says that a test does not run here: `cargo xtask test` counts it as skipped.
+#[allow(clippy::print_stdout)]
+pub fn skipped(test: &str, why: &str) {
+    println!("SKIPPED {test}: {why}");
+}
+
 /// Runs it and gives what came of it.
 pub fn output(args: &[&str]) -> Output {
     mngc(args).output().expect("the program starts")
