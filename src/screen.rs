@@ -77,7 +77,8 @@ impl Screen {
         let peak = self.peak.map(|peak| format!(", {:.0} GFLOP/s", peak / 1e9)).unwrap_or_default();
         row("device", format!("{}, {threads}{peak}", start.device));
         if let Some(seconds) = self.seconds {
-            row("time", format!("about {}", wait(seconds)));
+            let time = if seconds < 1.0 { "under a second".into() } else { format!("about {}", wait(seconds)) };
+            row("time", time);
         }
         row("folder", start.folder.display().to_string());
         out
