@@ -302,6 +302,9 @@ fn hostile_weights_are_errors_before_the_run() {
     for part in ["`lm_head.weight` is missing", "`transformer.wpe.weight` is no parameter of the model", "has shape"] {
         assert!(message.contains(part), "{message}");
     }
+    let message = fails(1, &small(&["--out", text(&out), "--init", text(folder.path())]));
+    let expected = format!("{} is a folder: weights are one safetensors file", text(folder.path()));
+    assert!(message.contains(&expected) && message.contains("`final.safetensors`"), "{message}");
     assert!(!out.exists());
 }
 

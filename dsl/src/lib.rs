@@ -5,6 +5,7 @@ pub mod diagnostic;
 mod fmt;
 mod parse;
 mod render;
+mod shorten;
 pub mod span;
 
 pub use diagnostic::{Diagnostic, Severity, Sources};

@@ -104,3 +104,45 @@ proptest! {
         }
     }
 }
+
+/// A line of 100,000 characters is cut around what the message speaks of; line and column are those of the file.
+#[test]
+fn long_lines_are_cut() {
+    let mut sources = Sources::default();
+    let text =
+        format!("const a = 1\nconst b = [{}wrong, {}1]\nconst c = 1\n", "1, ".repeat(16_000), "ä, ".repeat(17_000));
+    let file = sources.add("x.mng", &*text);
+    let wrong = find(&sources, file, "wrong");
+    let name = "wrong".repeat(1000);
+    let diagnostic = Diagnostic::error("unknown-name", wrong, format!("nothing is named `{name}`"), "unknown name")
+        .label(find(&sources, file, "c = 1"), "another");
+    let drawn = diagnostic.render(&sources, false);
+    let header = format!("x.mng:2:{} ]", "const b = [".len() + 48_000 + 1);
+    assert!(drawn.contains(&header), "{drawn}");
+    assert!(drawn.contains("…") && drawn.contains("1, wrong, ä, "), "{drawn}");
+    assert!(drawn.len() < 2000 && drawn.lines().all(|line| line.chars().count() < 250), "{drawn}");
+    // The label stands below its word still.
+    let lines: Vec<Vec<char>> = drawn.lines().map(|line| line.chars().collect()).collect();
+    let at = |line: &[char], word: &str| line.windows(word.len()).position(|w| w.iter().copied().eq(word.chars()));
+    let (row, column) = lines
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| *i > 1)
+        .find_map(|(i, l)| Some((i, at(l, "wrong,")?)))
+        .expect("the word");
+    assert_eq!(lines[row + 1][column..column + 5].iter().collect::<String>(), "──┬──", "{drawn}");
+}
+
+/// A span over much of a long line shows where it begins and where it ends.
+#[test]
+fn long_spans_are_cut_in_the_middle() {
+    let mut sources = Sources::default();
+    let file = sources.add("x.mng", format!("f({})", "x".repeat(100_000)));
+    let span = Span::new(file, 2, 100_002);
+    let drawn = Diagnostic::error("long", span, "too long", "this").render(&sources, false);
+    assert!(
+        drawn.contains("x.mng:1:3 ]") && drawn.contains("f(xxx") && drawn.contains("x…x") && drawn.contains("xxx)"),
+        "{drawn}"
+    );
+    assert!(drawn.lines().all(|line| line.chars().count() < 250), "{drawn}");
+}

@@ -99,6 +99,12 @@ pub enum Error {
     /// An option that cannot be meant.
     #[error("{0}")]
     Option(String),
+    /// A folder where a file of weights belongs.
+    #[error("{} is a folder: weights are one safetensors file, such as the `final.safetensors` of a run", path.display())]
+    WeightsFolder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A safetensors file that cannot be read or written.
     #[error("{} is no usable safetensors file", path.display())]
     Safetensors {

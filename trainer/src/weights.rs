@@ -21,6 +21,9 @@ const MASK_BUFFERS: [&str; 2] = [".attn.bias", ".attn.masked_bias"];
 /// Fails with everything that does not fit, not only the first. The mask buffers that Hugging Face writes beside the
 /// parameters (`*.attn.bias`, `*.attn.masked_bias`) are passed over unless the model has parameters of these names.
 pub fn read(path: &Path, module: &Module) -> Result<Vec<(Slot, Tensor)>> {
+    if path.is_dir() {
+        return Err(Error::WeightsFolder { path: path.to_path_buf() });
+    }
     let file = File::open(path).map_err(Error::io("read", path))?;
     // SAFETY: read only; the reader of the format checks every offset. Nobody is trusted but not to cut an open file.
     let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;

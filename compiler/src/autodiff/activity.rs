@@ -86,6 +86,11 @@ impl Dependence {
         edges
     }
 
+    /// For each parameter of a function, whether a cotangent of that result flows to it.
+    pub fn of_result(&mut self, m: &Module, func: Func, result: usize) -> Vec<bool> {
+        self.of(m, func)[result].clone()
+    }
+
     fn of(&mut self, m: &Module, func: Func) -> Matrix {
         if let Some(made) = self.made.get(&func) {
             return made.clone();

@@ -109,6 +109,12 @@ pub fn value_and_grad(m: &mut Module, func: Func, wrt: &[usize], result: usize) 
     Autodiff::new(m).value_and_grad(func, wrt, result)
 }
 
+/// For each parameter of a function, whether a gradient of result `result` can reach it: along floats, by ops that have
+/// one.
+pub fn reached(m: &Module, func: Func, result: usize) -> Vec<bool> {
+    Dependence::default().of_result(m, func, result)
+}
+
 impl<'m> Autodiff<'m> {
     /// Nothing made yet.
     pub fn new(m: &'m mut Module) -> Self {

@@ -139,7 +139,10 @@ impl Elab {
             self.weigh(value, *at)?;
         }
         drop(items);
-        let Some(Value::List(items)) = self.binding(&name.text).map(|b| &mut b.value) else { return Err(Fail::Silent) };
+        let read = self.read.clone();
+        let Some(binding) = self.binding(&name.text) else { return Err(Fail::Silent) };
+        binding.made_of.extend(read);
+        let Value::List(items) = &mut binding.value else { return Err(Fail::Silent) };
         let items = Rc::make_mut(items);
         if let Some((_, value, _)) = args.list.pop() {
             items.push(value);

@@ -24,7 +24,7 @@ mod train;
 mod update;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use indexmap::IndexMap;
@@ -114,6 +114,8 @@ pub(crate) struct Elab {
     pub drawn: Vec<(Slot, ir::Value)>,
     /// Calls that lead to the place that runs.
     pub calls: Vec<(String, Span)>,
+    /// Hyper-parameters of the running optimizer, by position, that the running statement has read.
+    pub read: BTreeSet<usize>,
     depth: usize,
     fuel: u64,
     /// Functions made of blocks; none where that failed.
@@ -155,6 +157,7 @@ impl Elab {
             init: None,
             drawn: Vec::new(),
             calls: Vec::new(),
+            read: BTreeSet::new(),
             depth: 0,
             fuel: FUEL,
             memo: HashMap::new(),

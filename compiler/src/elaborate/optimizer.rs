@@ -1,5 +1,6 @@
 //! Optimizers: the body in the file becomes a function for each kind of parameter that it takes.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use mngc_dsl::{Diagnostic, Span, ast};
@@ -100,6 +101,7 @@ impl Elab {
         let outer_arguments = std::mem::replace(&mut self.declared.arguments, 2 + next);
         let owners = std::mem::take(&mut self.declared.owners);
         let step = std::mem::replace(&mut self.step, true);
+        let outer_read = std::mem::take(&mut self.read);
         let result = self.isolated(|s| {
             let read = s.build(span)?.cast(stored, DType::F32);
             let value = Value::Tensor(Tensor { v: read, frame: id, storage: Some(w.dtype) });
@@ -111,6 +113,11 @@ impl Elab {
                 gradient.name.span,
             );
             s.bind_args(&format!("optimizer {}", opt.name.text), &opt.hyper, Args { list, span })?;
+            for (i, p) in opt.hyper.iter().enumerate() {
+                if let Some(binding) = s.binding(&p.name.text) {
+                    binding.made_of = BTreeSet::from([i]);
+                }
+            }
             if let Flow::Return(_) = s.run_here(&opt.body.stmts)? {
                 return fail_help(
                     "misplaced",
@@ -123,6 +130,7 @@ impl Elab {
             s.optimizer_results(opt, stored, read, w)
         });
         self.step = step;
+        self.read = outer_read;
         self.declared.owners = owners;
         self.declared.arguments = outer_arguments;
         self.declared.reserved = outer_reserved;
@@ -137,18 +145,6 @@ impl Elab {
     /// New values of the parameter and of every state, as they are stored.
     fn optimizer_results(&mut self, opt: &ast::Optimizer, before: ir::Value, read: ir::Value, w: &Type) -> Res<Value> {
         let weight = &opt.tensors[0].name;
-        for p in &opt.hyper {
-            let unused = self.binding(&p.name.text).is_some_and(|b| !b.used && b.span == p.name.span);
-            if unused {
-                return fail_help(
-                    "unused-hyper-parameter",
-                    p.name.span,
-                    format!("the hyper-parameter `{}` of optimizer {} is not used", p.name.text, opt.name.text),
-                    "never read",
-                    "use it in the body, or remove it here and where the optimizer is called",
-                );
-            }
-        }
         let states = self.declared.states.clone().unwrap_or_default();
         let unchanged = self.binding(&weight.text).is_some_and(|b| matches!(b.value, Value::Tensor(t) if t.v == read));
         let mut out = vec![self.stored(&weight.text, w, weight.span)?];
@@ -162,11 +158,30 @@ impl Elab {
             .help(format!("assign it: `{w} = {w} - lr * …`", w = weight.text))
             .into());
         }
+        self.hyper_parameters_matter(opt, &states)?;
         for state in &states {
             out.push(self.stored(&state.name, &state.ty, opt.name.span)?);
         }
         self.states_matter(opt, &states, &out)?;
         Ok(Value::list(out))
+    }
+
+    /// The parameter depends on every hyper-parameter: as a value, or as what was decided by it.
+    fn hyper_parameters_matter(&mut self, opt: &ast::Optimizer, states: &[StateDecl]) -> Res<()> {
+        let mut used = self.read.clone();
+        for name in std::iter::once(&opt.tensors[0].name.text).chain(states.iter().map(|state| &state.name)) {
+            used.extend(self.binding(name).iter().flat_map(|b| &b.made_of));
+        }
+        match opt.hyper.iter().enumerate().find(|(i, _)| !used.contains(i)) {
+            None => Ok(()),
+            Some((_, p)) => fail_help(
+                "unused-hyper-parameter",
+                p.name.span,
+                format!("the hyper-parameter `{}` of optimizer {} is not used", p.name.text, opt.name.text),
+                "the parameter does not depend on it",
+                "use it in the body, or remove it here and where the optimizer is called",
+            ),
+        }
     }
 
     /// Every state changes, and the parameter depends on it: by itself or by way of other states. So does the gradient.

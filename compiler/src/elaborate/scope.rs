@@ -21,8 +21,17 @@ impl Elab {
     /// Binds a name in the innermost scope.
     pub fn bind(&mut self, name: &str, value: Value, kind: Kind, span: Span) {
         if let Some(scope) = self.scopes.last_mut() {
-            scope.names.insert(name.to_string(), Binding { value, kind, used: false, span });
+            let made_of = self.read.clone();
+            scope.names.insert(name.to_string(), Binding { value, kind, made_of, span });
         }
+    }
+
+    /// Runs what binds names: what it reads matters only where those names do.
+    pub fn binding_names<T>(&mut self, f: impl FnOnce(&mut Self) -> Res<T>) -> Res<T> {
+        let outer = std::mem::take(&mut self.read);
+        let result = f(self);
+        self.read = outer;
+        result
     }
 
     /// Runs in a scope inside the present ones.
@@ -45,8 +54,8 @@ impl Elab {
 
     /// The value of a name of the running function or of the file; none where there is none of that name.
     pub fn lookup(&mut self, name: &str, span: Span) -> Res<Option<Value>> {
-        if let Some(binding) = self.binding(name) {
-            binding.used = true;
+        if let Some(binding) = self.scopes.iter().rev().find_map(|s| s.names.get(name)) {
+            self.read.extend(&binding.made_of);
             return match &binding.value {
                 Value::Poison => Err(Fail::Silent),
                 value => Ok(Some(value.clone())),
@@ -182,9 +191,11 @@ impl Elab {
     pub fn assign(&mut self, name: &ast::Ident, value: Value) -> Res<()> {
         let text = name.text.clone();
         let is_const = self.consts.contains_key(&text);
+        let made_of = self.read.clone();
         match self.binding(&text) {
             Some(binding) if binding.kind == Kind::Mutable => {
                 binding.value = value;
+                binding.made_of = made_of;
                 Ok(())
             }
             Some(&mut Binding { value: Value::Param(slot), .. }) => {

@@ -100,13 +100,13 @@ impl Elab {
         match &stmt.kind {
             StmtKind::Let(bindings) => self.bindings(bindings, Kind::Fixed)?,
             StmtKind::Var(bindings) => self.bindings(bindings, Kind::Mutable)?,
-            StmtKind::Assign { targets, value } => {
-                let v = self.eval(value)?;
+            StmtKind::Assign { targets, value } => self.binding_names(|s| {
+                let v = s.eval(value)?;
                 match targets.as_slice() {
-                    [one] => self.destructure(one, v, None)?,
-                    many => self.spread(many, v, None, value.span)?,
+                    [one] => s.destructure(one, v, None),
+                    many => s.spread(many, v, None, value.span),
                 }
-            }
+            })?,
             StmtKind::Return(values) => {
                 let mut out = Vec::with_capacity(values.len());
                 for value in values {
@@ -167,11 +167,12 @@ impl Elab {
     fn bindings(&mut self, bindings: &[ast::Binding], kind: Kind) -> Res<()> {
         let mut first = Ok(());
         for binding in bindings {
-            let result = self.eval(&binding.value).and_then(|v| {
-                binding.targets.iter().flat_map(idents_in).try_for_each(|name| self.not_reserved(name))?;
+            let result = self.binding_names(|s| {
+                let v = s.eval(&binding.value)?;
+                binding.targets.iter().flat_map(idents_in).try_for_each(|name| s.not_reserved(name))?;
                 match binding.targets.as_slice() {
-                    [one] => self.destructure(one, v, Some(kind)),
-                    many => self.spread(many, v, Some(kind), binding.value.span),
+                    [one] => s.destructure(one, v, Some(kind)),
+                    many => s.spread(many, v, Some(kind), binding.value.span),
                 }
             });
             let result = self.report(result);

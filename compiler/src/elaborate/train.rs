@@ -1,5 +1,6 @@
 //! The `train` block: settings, host scalars, and which optimizer takes which parameter.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use indexmap::IndexMap;
@@ -14,9 +15,10 @@ use super::suggest::suggestion;
 use super::update::{Update, slots_of_role};
 use super::value::{Gradients, Kind, Value};
 use super::{Elab, Elaborated, Fail, Res, fail, fail_help};
+use crate::autodiff;
 use crate::check::roles::Role;
 use crate::check::uses::Uses;
-use crate::ir::{self, DType, HostExpr, Output, Scalar, ScalarData, Slot, SlotRole};
+use crate::ir::{self, DType, HostExpr, Output, Scalar, ScalarData, Slot};
 use ast::StmtKind;
 use std::sync::Arc;
 
@@ -199,29 +201,31 @@ impl Elab {
                 }
             }
         }
-        let read: Vec<Slot> = sources()
-            .filter_map(|(s, used)| if let (Source::Slot(s), true) = (s, used) { Some(*s) } else { None })
-            .collect();
-        let unused: Vec<(String, Span)> = self
-            .m
-            .slots
-            .iter()
-            .filter(|(id, s)| s.role == SlotRole::Param && !read.contains(id))
-            .filter_map(|(_, s)| s.loc.map(|l| (s.name.clone(), l)))
-            .collect();
+        let reached = autodiff::reached(&self.m, model.func, loss);
+        let of = |mask: &[bool]| -> HashSet<Slot> {
+            let slot =
+                |(s, asked): (&Source, &bool)| if let (Source::Slot(s), true) = (s, asked) { Some(*s) } else { None };
+            model.sources.iter().zip(mask).filter_map(slot).collect()
+        };
+        let (used, reached) = (of(&used), of(&reached));
+        let params: Vec<(Slot, String, Option<Span>)> =
+            self.m.params().map(|(slot, data)| (slot, data.name.clone(), data.loc)).collect();
         let mut said: Vec<Span> = Vec::new();
-        for (name, span) in unused {
-            if said.contains(&span) {
-                continue;
-            }
+        for (slot, name, place) in params {
+            let Some(span) = place.filter(|span| !reached.contains(&slot) && !said.contains(span)) else { continue };
             said.push(span);
-            let d = Diagnostic::error(
-                "unused-parameter",
-                span,
-                format!("the loss does not depend on parameter `{name}`"),
-                "declared here",
-            );
-            self.push(d.help("remove it, or use it in the model: nothing would train it"))?;
+            let d = if used.contains(&slot) {
+                let message = format!("no gradient reaches parameter `{name}`: nothing would train it");
+                Diagnostic::error("untrained-parameter", span, message, "declared here").help(
+                    "the loss depends on it by `sign`, `floor`, `round`, comparisons, casts to i32 or bool, or a window alone, \
+                     whose gradients are zero: use it elsewhere too, or write its values where it is read",
+                )
+            } else {
+                let message = format!("the loss does not depend on parameter `{name}`");
+                Diagnostic::error("unused-parameter", span, message, "declared here")
+                    .help("remove it, or use it in the model: nothing would train it")
+            };
+            self.push(d)?;
         }
         Ok(())
     }

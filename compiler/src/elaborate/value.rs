@@ -1,5 +1,6 @@
 //! Values of the compile-time language. Tensors are staged: a value of them is an id in the graph under construction.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -278,7 +279,8 @@ pub(crate) enum Kind {
 pub(crate) struct Binding {
     pub value: Value,
     pub kind: Kind,
-    pub used: bool,
+    /// Hyper-parameters of the running optimizer that the value is made of, by position.
+    pub made_of: BTreeSet<usize>,
     pub span: Span,
 }
 
