@@ -327,7 +327,10 @@ fn a_model_that_begins_with_nan_is_traced_before_the_first_step() {
     assert!(message.contains("val_loss of step 0 is NaN"), "{message}");
     let out = folder.path().join("again");
     let message = fails(1, &["run", text(&model), "--out", text(&out), "--find-nan", "--quiet"]);
-    assert!(message.contains("the first NaN is a result of `log`") && message.contains("evaluate of step 0"), "{message}");
+    assert!(
+        message.contains("the first NaN is a result of `log`") && message.contains("evaluate of step 0"),
+        "{message}"
+    );
 }
 
 #[test]
