@@ -406,6 +406,17 @@ fn paths_exist() {
     assert!(found > 50, "only {found} paths were seen");
 }
 
+/// The anchors of a page: its headings in small letters, with hyphens for spaces and without other signs.
+fn anchors(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(root().join(path)).unwrap_or_default();
+    let headings = Page::of(path.to_path_buf(), &text).prose.into_iter().filter(|(_, line)| line.starts_with('#'));
+    let anchor = |(_, line): (usize, String)| {
+        let title = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        title.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+    };
+    headings.map(anchor).collect()
+}
+
 #[test]
 fn links_lead_somewhere() {
     let mut faults = Vec::new();
@@ -413,9 +424,11 @@ fn links_lead_somewhere() {
         let folder = page.path.parent().unwrap_or(Path::new(""));
         for (line, text) in &page.prose {
             for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-                let (path, _) = link.split_once('#').unwrap_or((link, ""));
-                let outside = link.starts_with("https://");
-                if !outside && !root().join(folder).join(path).exists() {
+                let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let path = if path.is_empty() { page.path.clone() } else { folder.join(path) };
+                let there = root().join(&path).exists();
+                let has_anchor = anchor.is_empty() || anchors(&path).iter().any(|found| found == anchor);
+                if !link.starts_with("https://") && !(there && has_anchor) {
                     faults.push(format!("{}: there is no {link}", page.place(*line)));
                 }
             }
