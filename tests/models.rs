@@ -6,10 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{program, root, sets};
+use common::{On, program, root, sets};
 use mngc_compiler::ir::{EntryKey, EntryKind, SlotRole};
 use mngc_compiler::{CompileOptions, Program};
-use mngc_runtime::{Backend, Precision, Reference, Tensor};
+use mngc_runtime::{Backend, Precision, Tensor};
 
 const VOCAB: usize = 40;
 const EOT: i32 = 39;
@@ -41,22 +41,26 @@ fn small(model: &[(&str, &str)], more: &[(&str, &str)]) -> CompileOptions {
     sets(&all)
 }
 
-/// The oracle with random weights everywhere, so that no zero hides a dependence.
-fn oracle(program: &Program) -> Reference {
-    let module = program.module.clone();
-    let mut oracle = Reference::new(module.clone(), 7, Precision::F64);
-    oracle.run(EntryKind::Init.into(), &BTreeMap::new(), 0).expect("initial values");
+const ORACLE: On = On::Reference(Precision::F64);
+/// The oracle, and the processor with threads that share one sequence.
+const EVERYWHERE: [On; 2] = [ORACLE, On::Cpu(3)];
+
+/// A backend with random weights everywhere, so that no zero hides a dependence.
+fn filled(program: &Program, on: On) -> Box<dyn Backend> {
+    let module = &program.module;
+    let mut backend = on.open(program, 7);
+    backend.run(EntryKind::Init.into(), &BTreeMap::new(), 0).expect("initial values");
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for (slot, data) in module.slots.iter().filter(|(_, s)| s.role == SlotRole::Param) {
         let sizes = module.dims.sizes(&data.ty.dims);
         let n = sizes.iter().product();
         let values = (0..n).map(|_| 0.5 * random(&mut state)).collect();
-        oracle.set_slot(slot, Tensor::floats(sizes, values).expect("a tensor")).expect("a parameter");
+        backend.set_slot(slot, Tensor::floats(sizes, values).expect("a tensor")).expect("a parameter");
     }
     if module.entries.contains_key(&EntryKind::Refresh.into()) {
-        oracle.run(EntryKind::Refresh.into(), &BTreeMap::new(), 0).expect("shadows");
+        backend.run(EntryKind::Refresh.into(), &BTreeMap::new(), 0).expect("shadows");
     }
-    oracle
+    backend
 }
 
 /// Uniform on [−1, 1) (xorshift).
@@ -68,10 +72,10 @@ fn random(state: &mut u64) -> f64 {
 }
 
 /// Logits of each position.
-fn logits(oracle: &mut Reference, tokens: &[i32]) -> Vec<Vec<f64>> {
+fn logits(backend: &mut dyn Backend, tokens: &[i32]) -> Vec<Vec<f64>> {
     let input = Tensor::ints([tokens.len()], tokens.to_vec()).expect("tokens");
     let inputs = BTreeMap::from([("tokens".to_string(), input)]);
-    let out = oracle.run(EntryKind::Decode.into(), &inputs, 0).expect("logits");
+    let out = backend.run(EntryKind::Decode.into(), &inputs, 0).expect("logits");
     let values = out["logits"].as_floats().expect("floats");
     assert!(values.iter().all(|x| x.is_finite()), "a logit is not finite");
     values.chunks(values.len() / tokens.len()).map(<[f64]>::to_vec).collect()
@@ -90,15 +94,15 @@ fn text(n: usize) -> Vec<i32> {
 }
 
 /// For each position t, the positions whose logits change with token t (kept within its kind: end of text or not).
-fn reaches(oracle: &mut Reference, tokens: &[i32]) -> Vec<Vec<usize>> {
-    let before = logits(oracle, tokens);
-    let changed = |t: usize, oracle: &mut Reference| {
+fn reaches(backend: &mut dyn Backend, tokens: &[i32]) -> Vec<Vec<usize>> {
+    let before = logits(backend, tokens);
+    let changed = |t: usize, backend: &mut dyn Backend| {
         let mut other = tokens.to_vec();
         other[t] = if tokens[t] == EOT { EOT } else { (tokens[t] + 1) % EOT };
-        let after = logits(oracle, &other);
+        let after = logits(backend, &other);
         (0..tokens.len()).filter(|&i| before[i] != after[i]).collect()
     };
-    (0..tokens.len()).map(|t| changed(t, oracle)).collect()
+    (0..tokens.len()).map(|t| changed(t, backend)).collect()
 }
 
 #[test]
@@ -106,9 +110,11 @@ fn no_model_looks_ahead() {
     for (path, settings) in MODELS {
         let program = program(path, &small(settings, &[])).unwrap_or_else(|e| panic!("{e}"));
         let tokens = text(24);
-        for (t, reached) in reaches(&mut oracle(&program), &tokens).iter().enumerate() {
-            assert!(reached.iter().all(|&i| i >= t), "{path}: token {t} changes logits at {reached:?}");
-            assert!(tokens[t] == EOT || reached.contains(&t), "{path}: token {t} changes nothing");
+        for on in EVERYWHERE {
+            for (t, reached) in reaches(&mut *filled(&program, on), &tokens).iter().enumerate() {
+                assert!(reached.iter().all(|&i| i >= t), "{path} on {on:?}: token {t} changes logits at {reached:?}");
+                assert!(tokens[t] == EOT || reached.contains(&t), "{path} on {on:?}: token {t} changes nothing");
+            }
         }
     }
 }
@@ -117,14 +123,17 @@ fn no_model_looks_ahead() {
 #[test]
 fn joined_documents_change_nothing_before() {
     for (path, settings) in MODELS {
-        let mut oracle = oracle(&program(path, &small(settings, &[])).unwrap_or_else(|e| panic!("{e}")));
+        let program = program(path, &small(settings, &[])).unwrap_or_else(|e| panic!("{e}"));
         let tokens = text(24);
-        let before = logits(&mut oracle, &tokens);
-        for t in (0..24).filter(|&t| tokens[t] == EOT) {
-            let mut other = tokens.clone();
-            other[t] = 3;
-            let after = logits(&mut oracle, &other);
-            assert_eq!(before[..t], after[..t], "{path}: the end of text at {t} changes what stands before");
+        for on in EVERYWHERE {
+            let mut backend = filled(&program, on);
+            let before = logits(&mut *backend, &tokens);
+            for t in (0..24).filter(|&t| tokens[t] == EOT) {
+                let mut other = tokens.clone();
+                other[t] = 3;
+                let after = logits(&mut *backend, &other);
+                assert_eq!(before[..t], after[..t], "{path} on {on:?}: the end of text at {t} changes what is before");
+            }
         }
     }
 }
@@ -135,10 +144,12 @@ fn documents_are_apart() {
     let program = program(path, &small(settings, &[("window", "24")])).unwrap_or_else(|e| panic!("{e}"));
     let tokens = text(24);
     let document = |t: usize| tokens[..=t].iter().filter(|&&x| x == EOT).count();
-    for (t, reached) in reaches(&mut oracle(&program), &tokens).iter().enumerate() {
-        let own: Vec<usize> = (t..24).filter(|&i| document(i) == document(t)).collect();
-        let expected = if tokens[t] == EOT { vec![] } else { own };
-        assert_eq!(*reached, expected, "token {t}");
+    for on in EVERYWHERE {
+        for (t, reached) in reaches(&mut *filled(&program, on), &tokens).iter().enumerate() {
+            let own: Vec<usize> = (t..24).filter(|&i| document(i) == document(t)).collect();
+            let expected = if tokens[t] == EOT { vec![] } else { own };
+            assert_eq!(*reached, expected, "token {t} on {on:?}");
+        }
     }
 }
 
@@ -159,7 +170,7 @@ fn leaking_models_are_refused() {
         let options = CompileOptions { allow_leaks: true, ..CompileOptions::default() };
         let program = program(&path, &options).unwrap_or_else(|e| panic!("{e}"));
         let tokens: Vec<i32> = vec![3, 1, 4, 1, 5, 9, 2, 6];
-        let reached = reaches(&mut oracle(&program), &tokens);
+        let reached = reaches(&mut *filled(&program, ORACLE), &tokens);
         assert!(reached.iter().enumerate().any(|(t, r)| r.iter().any(|&i| i < t)), "{name} does not leak");
         leaks += 1;
     }
@@ -173,7 +184,7 @@ fn leaking_models_are_refused() {
 fn losses_reach(program: &Program) -> Vec<(usize, usize)> {
     let validation = program.recipe.validate.as_ref().expect("a validation");
     let (n, sequences) = (validation.sequence, validation.micro_sequences);
-    let mut oracle = oracle(program);
+    let mut oracle = filled(program, ORACLE);
     let mut loss = |tokens: &[i32], targets: &[i32]| {
         let input = |x: &[i32]| {
             let mut all = x.to_vec();
@@ -239,51 +250,51 @@ fn windows_and_lengths() {
     let (path, settings) = MODELS[0];
     for n in [1usize, 2, 127, 129] {
         let mut full = None;
-        for w in [1, 2, n - 1, n, n + 5] {
-            if w == 0 {
-                continue;
-            }
+        for w in [1, 2, n - 1, n, n + 5].into_iter().filter(|&w| w > 0) {
             let (length, window) = (n.to_string(), w.to_string());
             let more =
                 [("sequence", &*length), ("batch", &*length), ("validate.tokens", &*length), ("window", &*window)];
             let program = program(path, &small(settings, &more)).unwrap_or_else(|e| panic!("{e}"));
-            let mut oracle = oracle(&program);
-            let tokens: Vec<i32> = text(n).iter().map(|&t| t.min(EOT - 1)).collect();
-            let before = logits(&mut oracle, &tokens);
-            // Two layers see twice as far.
-            let t = n / 2;
-            let mut other = tokens.clone();
-            other[t] = (tokens[t] + 1) % (EOT - 1);
-            let after = logits(&mut oracle, &other);
-            let reached: Vec<usize> = (0..n).filter(|&i| before[i] != after[i]).collect();
-            let expected: Vec<usize> = (t..n.min(t + 2 * (w - 1) + 1)).collect();
-            assert_eq!(reached, expected, "T = {n}, window = {w}");
+            let found = EVERYWHERE.map(|on| window_of(&program, on, n, w));
             if w >= n {
-                assert_eq!(
-                    *full.get_or_insert_with(|| before.clone()),
-                    before,
-                    "T = {n}: a window over T is no window"
-                );
+                let full = full.get_or_insert_with(|| found.clone());
+                assert_eq!(*full, found, "T = {n}: a window over T is no window");
             }
-            finite_step(&mut oracle, &program, &tokens, &other);
-            // Documents of one token.
-            let ends = vec![EOT; n];
-            logits(&mut oracle, &ends);
-            finite_step(&mut oracle, &program, &ends, &other);
         }
     }
 }
 
+/// Checks what a change of one token reaches through two layers with a window, and gives the logits.
+fn window_of(program: &Program, on: On, n: usize, window: usize) -> Vec<Vec<f64>> {
+    let mut backend = filled(program, on);
+    let tokens: Vec<i32> = text(n).iter().map(|&t| t.min(EOT - 1)).collect();
+    let before = logits(&mut *backend, &tokens);
+    // Two layers see twice as far.
+    let t = n / 2;
+    let mut other = tokens.clone();
+    other[t] = (tokens[t] + 1) % (EOT - 1);
+    let after = logits(&mut *backend, &other);
+    let reached: Vec<usize> = (0..n).filter(|&i| before[i] != after[i]).collect();
+    let expected: Vec<usize> = (t..n.min(t + 2 * (window - 1) + 1)).collect();
+    assert_eq!(reached, expected, "T = {n}, window = {window} on {on:?}");
+    finite_step(&mut *backend, program, &tokens, &other);
+    // Documents of one token.
+    let ends = vec![EOT; n];
+    logits(&mut *backend, &ends);
+    finite_step(&mut *backend, program, &ends, &other);
+    before
+}
+
 /// A whole step gives finite numbers everywhere.
-fn finite_step(oracle: &mut Reference, program: &Program, tokens: &[i32], targets: &[i32]) {
+fn finite_step(backend: &mut dyn Backend, program: &Program, tokens: &[i32], targets: &[i32]) {
     let input = |x: &[i32]| Tensor::ints([1, x.len()], x.to_vec()).expect("tokens");
     let inputs = BTreeMap::from([("tokens".into(), input(tokens)), ("targets".into(), input(targets))]);
     for (kind, inputs) in [(EntryKind::MicroStep, inputs), (EntryKind::Update, BTreeMap::new())] {
-        let out = oracle.run(EntryKey::from(kind), &inputs, 0).expect("a step");
+        let out = backend.run(EntryKey::from(kind), &inputs, 0).expect("a step");
         assert!(out.values().all(|t| t.item().is_some_and(f64::is_finite)), "{out:?}");
     }
     for (slot, data) in program.module.slots.iter() {
-        let value = oracle.slot(slot).expect("a value");
+        let value = backend.slot(slot).expect("a value");
         assert!(value.as_floats().is_none_or(|x| x.iter().all(|x| x.is_finite())), "{} is not finite", data.name);
     }
 }
@@ -293,7 +304,7 @@ fn finite_step(oracle: &mut Reference, program: &Program, tokens: &[i32], target
 fn initial_values_of_others() {
     let program = program("tests/files/right/init-of-parameters.mng", &CompileOptions::default());
     let program = program.unwrap_or_else(|e| panic!("{e}"));
-    let mut oracle = Reference::new(program.module.clone(), 7, Precision::F64);
+    let mut oracle = ORACLE.open(&program, 7);
     oracle.run(EntryKind::Init.into(), &BTreeMap::new(), 0).expect("initial values");
     let value = |name: &str| {
         let (slot, _) = program.module.params().find(|(_, s)| s.name == name).expect("a parameter");

@@ -10,6 +10,7 @@ pub mod kind;
 mod nodes;
 mod operands;
 pub mod smooth;
+pub mod steps;
 mod tape;
 pub mod trace;
 pub mod values;

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mngc_compiler::{CompileOptions, Program, compile};
+use mngc_compiler::{CompileOptions, Program, compile, schedule};
 use mngc_dsl::{Diagnostic, FileId, Sources};
+use mngc_runtime::{Backend, Cpu, Precision, Reference};
 
 /// The repository.
 pub fn root() -> &'static Path {
@@ -76,4 +77,26 @@ pub fn draw(sources: &Sources, diagnostics: &[Diagnostic]) -> String {
 pub fn sets(list: &[(&str, &str)]) -> CompileOptions {
     let sets = list.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     CompileOptions { sets, ..CompileOptions::default() }
+}
+
+/// What a compiled program runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    Reference(Precision),
+    /// With so many threads.
+    Cpu(usize),
+}
+
+impl On {
+    /// The backend, its slots still empty.
+    pub fn open(self, program: &Program, seed: u64) -> Box<dyn Backend> {
+        match self {
+            On::Reference(precision) => Box::new(Reference::new(program.module.clone(), seed, precision)),
+            On::Cpu(threads) => {
+                let module = schedule::lower(&program.module, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+                let plan = schedule::plan(&module, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+                Box::new(Cpu::new(module, &plan, seed, Some(threads)).unwrap_or_else(|e| panic!("{e}")))
+            }
+        }
+    }
 }

@@ -42,7 +42,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use context::{Context, Need, Threads};
 use memory::{Memory, Region};
-use program::{Places, Program};
+use program::{BatchInput, Places, Program};
 
 /// The CPU as a backend.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Cpu {
 
     /// What would stop a run before it starts.
     fn check(&self, entry: EntryKey, program: &Program, inputs: &BTreeMap<String, Tensor>) -> Result<()> {
-        if let Some(name) = inputs.keys().find(|name| program.inputs.iter().all(|(known, ..)| known != *name)) {
+        if let Some(name) = inputs.keys().find(|name| program.inputs.iter().all(|known| known.name != **name)) {
             return Err(Error::UnknownInput { entry, name: name.clone() });
         }
         for &slot in &program.reads {
@@ -107,9 +107,9 @@ impl Cpu {
                 return Err(Error::SlotUnset(self.slot_data(slot)?.name.clone()));
             }
         }
-        for (name, ty, _) in &program.inputs {
+        for BatchInput { name, dtype, sizes, .. } in &program.inputs {
             let tensor = inputs.get(name).ok_or_else(|| Error::MissingInput { entry, name: name.clone() })?;
-            tensor.expect(|| format!("input `{name}`"), ty.dtype, &self.module.dims.sizes(&ty.dims))?;
+            tensor.expect(|| format!("input `{name}`"), *dtype, sizes)?;
         }
         Ok(())
     }
@@ -147,16 +147,16 @@ impl Backend for Cpu {
     ) -> Result<BTreeMap<String, Tensor>> {
         let program = self.programs.get(&entry).ok_or(Error::NoEntry(entry))?;
         self.check(entry, program, inputs)?;
-        for (name, _, places) in &program.inputs {
+        for BatchInput { name, places, .. } in &program.inputs {
             if let Some(tensor) = inputs.get(name) {
                 // SAFETY: nothing runs yet.
                 places.iter().for_each(|place| unsafe { program::write(place, tensor) });
             }
         }
         for (scalar, place) in &program.scalars {
-            let value = Tensor::scalar(self.module.scalars[*scalar].expr.eval(step));
+            let value = self.module.scalars[*scalar].expr.eval(step);
             // SAFETY: nothing runs yet.
-            unsafe { program::write(place, &value) };
+            unsafe { program::write_floats(place, &[value]) };
         }
         let ctx = Context { threads: &self.threads, seed: self.seed, step };
         let times = self.times.as_mut().and_then(|times| times.get_mut(&entry));

@@ -1,6 +1,6 @@
 //! An entry made ready to run: every operand and result bound to its memory, every kernel checked.
 
-use mngc_compiler::ir::{DType, Entry, Input, Module, Output, Scalar, Slot, Type};
+use mngc_compiler::ir::{DType, Entry, Input, Module, Output, Scalar, Slot};
 use mngc_compiler::schedule::cost::{self, Cost};
 use mngc_compiler::schedule::plan::{ALIGNMENT, EntryPlan, Launch, Operand, Place, View};
 
@@ -29,13 +29,26 @@ pub struct Ready {
     pub results: Vec<Region>,
 }
 
+/// What the host hands over at every run.
+#[derive(Debug)]
+pub struct BatchInput {
+    /// Its name.
+    pub name: String,
+    /// Its dtype.
+    pub dtype: DType,
+    /// Its sizes.
+    pub sizes: Vec<usize>,
+    /// Every place that it goes to.
+    pub places: Vec<Region>,
+}
+
 /// An entry ready to run.
 #[derive(Debug)]
 pub struct Program {
     /// Launches in order.
     pub launches: Vec<Ready>,
-    /// What the host hands over: its name, its type, and every place that it goes to.
-    pub inputs: Vec<(String, Type, Vec<Region>)>,
+    /// What the host hands over.
+    pub inputs: Vec<BatchInput>,
     /// Host scalars and where they go.
     pub scalars: Vec<(Scalar, Region)>,
     /// Slots that must hold something.
@@ -73,7 +86,9 @@ impl Program {
                 Input::Slot(slot) => reads.push(*slot),
                 Input::Batch(name) => {
                     let to = binder.batch.iter().filter(|(of, _)| of == name).map(|(_, region)| *region);
-                    inputs.push((name.clone(), g.ty(param).clone(), to.collect()));
+                    let (ty, places) = (g.ty(param), to.collect());
+                    let (dtype, sizes) = (ty.dtype, m.dims.sizes(&ty.dims));
+                    inputs.push(BatchInput { name: name.clone(), dtype, sizes, places });
                 }
                 Input::Scalar(scalar) if m.scalars.get(*scalar).is_none() => {
                     return Err(fault("a host scalar that does not exist"));
@@ -216,19 +231,9 @@ impl<'a> Binder<'a> {
 /// # Safety
 /// Nothing runs.
 pub unsafe fn write(region: &Region, tensor: &Tensor) {
-    let dtype = region.dtype();
     match tensor.data() {
-        Data::Float(values) => {
-            const PIECE: usize = 256;
-            let mut piece = [0f32; PIECE];
-            for (n, values) in values.chunks(PIECE).enumerate() {
-                let piece = &mut piece[..values.len()];
-                // After rounding, f32 holds it exactly.
-                piece.iter_mut().zip(values).for_each(|(to, &x)| *to = round::round(dtype, x) as f32);
-                // SAFETY: the caller's promise.
-                unsafe { convert::store(region, n * PIECE, piece) };
-            }
-        }
+        // SAFETY: the caller's promise.
+        Data::Float(values) => unsafe { write_floats(region, values) },
         // SAFETY: the caller's promise.
         Data::Int(values) => unsafe { convert::store_ints(region, 0, values) },
         Data::Bool(values) => {
@@ -237,6 +242,22 @@ pub unsafe fn write(region: &Region, tensor: &Tensor) {
                 unsafe { convert::store_ints(region, i, &[i32::from(value)]) };
             }
         }
+    }
+}
+
+/// Writes floats of the host, as many as fit, each rounded once.
+///
+/// # Safety
+/// Nothing runs.
+pub unsafe fn write_floats(region: &Region, values: &[f64]) {
+    const PIECE: usize = 256;
+    let mut piece = [0f32; PIECE];
+    for (n, values) in values.chunks(PIECE).enumerate() {
+        let piece = &mut piece[..values.len()];
+        // After rounding, f32 holds it exactly.
+        piece.iter_mut().zip(values).for_each(|(to, &x)| *to = round::round(region.dtype(), x) as f32);
+        // SAFETY: the caller's promise.
+        unsafe { convert::store(region, n * PIECE, piece) };
     }
 }
 

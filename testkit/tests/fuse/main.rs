@@ -1,8 +1,6 @@
 //! Fusion keeps every value to the bit, as the oracle runs the graphs that fused calls stand for; it settles; and every
 //! call is one kernel.
 
-mod steps;
-
 use std::collections::BTreeMap;
 
 use mngc_compiler::ir::typing::Stage;
@@ -16,7 +14,7 @@ use mngc_compiler::schedule::cluster::{self, Leaf};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::plan::Launch;
 use mngc_runtime::{Context, Data, Precision, Tensor, evaluate};
-use mngc_testkit::{Case, Config, bits, cases, values};
+use mngc_testkit::{Case, Config, bits, cases, steps, values};
 use proptest::prelude::*;
 
 /// The case's function as an entry, flat and clean.
@@ -91,7 +89,7 @@ fn with_products(m: &Module) -> Module {
 /// Both kinds of cases: of all ops, and of what training steps are made of.
 fn any_case() -> impl Strategy<Value = Case> {
     let step = (proptest::collection::vec(any::<u32>(), 0..160), 0u64..1 << 32);
-    prop_oneof![1 => cases(Config::default()), 4 => step.prop_map(|(choices, seed)| steps::case(&choices, seed))]
+    prop_oneof![1 => cases(Config::default()), 4 => step.prop_map(|(choices, seed)| steps::case(&choices, seed, steps::SMALL))]
 }
 
 proptest! {

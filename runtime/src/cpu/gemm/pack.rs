@@ -5,7 +5,9 @@ use mngc_compiler::ir::DType;
 use super::kernel;
 use crate::cpu::convert;
 use crate::cpu::memory::Region;
-use crate::cpu::simd::{Level, level};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::Level;
+use crate::cpu::simd::level;
 
 /// A matrix of floats of any dtype: element (i, l), l along the contracted axis, at first + i·row + l·inner.
 #[derive(Clone, Copy, Debug)]

@@ -4,16 +4,43 @@
 use mngc_compiler::ir::{
     BinaryOp, Builder, CompareOp, DType, Dim, DimRole, F64, Graph, Module, Op, ReduceKind, Type, UnaryOp, Value,
 };
-use mngc_testkit::{Case, values};
+
+use crate::{Case, values};
+
+/// Sizes of the axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Sequences.
+    pub seq: usize,
+    /// Positions of a sequence.
+    pub t: usize,
+    /// Heads of a row.
+    pub heads: usize,
+    /// Elements of a head.
+    pub half: usize,
+    /// Another length of rows.
+    pub wide: usize,
+    /// Classes.
+    pub vocab: usize,
+}
+
+/// Small ones.
+pub const SMALL: Sizes = Sizes { seq: 2, t: 3, heads: 2, half: 2, wide: 6, vocab: 5 };
 
 /// The case of these choices.
-pub fn case(choices: &[u32], seed: u64) -> Case {
+pub fn case(choices: &[u32], seed: u64, sizes: Sizes) -> Case {
     let mut m = Module::default();
     let mut dim = |name: &str, size: usize, role| m.dims.intern(name, size, role);
-    let seq = dim("seq", 2, DimRole::Sequence);
-    let t = dim("T", 3, DimRole::Token);
-    let [dim, wide, vocab, heads, half] = [("dim", 4), ("wide", 6), ("vocab", 5), ("heads", 2), ("half", 2)]
-        .map(|(name, size)| dim(name, size, DimRole::Feature));
+    let seq = dim("seq", sizes.seq, DimRole::Sequence);
+    let t = dim("T", sizes.t, DimRole::Token);
+    let features = [
+        ("dim", sizes.heads * sizes.half),
+        ("wide", sizes.wide),
+        ("vocab", sizes.vocab),
+        ("heads", sizes.heads),
+        ("half", sizes.half),
+    ];
+    let [dim, wide, vocab, heads, half] = features.map(|(name, size)| dim(name, size, DimRole::Feature));
     let mut g = Graph::new("step");
     let dtype = if choices.len().is_multiple_of(2) { DType::F32 } else { DType::BF16 };
     let mut param = |name: &str, dtype: DType, dims: &[Dim]| g.param(name, Type::new(dtype, dims));
@@ -184,6 +211,9 @@ impl Steps<'_> {
                 let x = self.of(&split)?;
                 if self.pick(2) == 0 {
                     return Some(self.b.reshape(x, &full));
+                }
+                if !self.b.m.dims.size(split[3]).is_multiple_of(2) {
+                    return None;
                 }
                 let position = self.b.push1(Op::Iota { axis: 0 }, vec![], Type::new(DType::I32, [full[1]]));
                 let rope = Op::Rope { base: F64(10.0), axis: 1, inverse: self.pick(2) == 0 };
