@@ -110,7 +110,7 @@ impl Rates {
     fn text(&self, tokens: u64, left: u64) -> String {
         let (loss, ms) = (self.loss / self.weight, self.ms / self.weight);
         let rate = count((tokens as f64 / ms * 1e3).round() as u64);
-        format!("train_loss {loss:.4}  {rate} tokens/s  {} left", duration(left as f64 * ms))
+        format!("train_loss {loss:.4}  {rate} tokens/s  {} left", wait(left as f64 * ms / 1e3))
     }
 }
 
@@ -124,6 +124,16 @@ pub fn duration(ms: f64) -> String {
     }
 }
 
+/// A time to wait, for people: `2 min 40 s`.
+pub fn wait(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    match (whole / 3600, whole / 60 % 60, whole % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
 /// A number for people: 124.2M.
 pub fn count(n: u64) -> String {
     match n as f64 {
@@ -131,5 +141,26 @@ pub fn count(n: u64) -> String {
         x if x < 1e6 => format!("{:.1}k", x / 1e3),
         x if x < 1e9 => format!("{:.1}M", x / 1e6),
         x => format!("{:.2}G", x / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_short() {
+        let waits = [0.2, 59.4, 59.6, 160.0, 3599.0, 3661.0, 90000.0].map(wait);
+        assert_eq!(waits, ["0 s", "59 s", "1 min 0 s", "2 min 40 s", "59 min 59 s", "1 h 1 min", "25 h 0 min"]);
+        assert_eq!([9999, 12345, 124_200_000, 1_500_000_000].map(count), ["9999", "12.3k", "124.2M", "1.50G"]);
+    }
+
+    #[test]
+    fn late_steps_weigh_most_and_one_step_weighs_all() {
+        let mut rates = Rates::default();
+        rates.add(5.0, 100.0);
+        assert_eq!(rates.text(1000, 60), "train_loss 5.0000  10.0k tokens/s  6 s left");
+        (0..200).for_each(|_| rates.add(2.0, 50.0));
+        assert_eq!(rates.text(1000, 0), "train_loss 2.0000  20.0k tokens/s  0 s left");
     }
 }

@@ -7,7 +7,7 @@ use mngc_trainer::event::Start;
 use mngc_trainer::{Plan, memory};
 
 use crate::load::Schedule;
-use crate::progress::{count, duration};
+use crate::progress::{count, wait};
 
 /// What is known of a run beside its first event.
 #[derive(Clone, Debug)]
@@ -77,7 +77,8 @@ impl Screen {
         let peak = self.peak.map(|peak| format!(", {:.0} GFLOP/s", peak / 1e9)).unwrap_or_default();
         row("device", format!("{}, {threads}{peak}", start.device));
         if let Some(seconds) = self.seconds {
-            row("time", format!("about {}", duration(seconds * 1e3)));
+            let time = if seconds < 1.0 { "under a second".into() } else { format!("about {}", wait(seconds)) };
+            row("time", time);
         }
         row("folder", start.folder.display().to_string());
         out

@@ -229,11 +229,17 @@ fn hostile_shards_are_errors_before_the_run() {
     let folder = folder();
     let out = folder.path().join("run");
     let whole = shard(&[1; 200]);
-    let mut magic = whole.clone();
-    magic[0] ^= 1;
-    let cases: [(&str, Vec<u8>, &str); 6] = [
+    let header = |word: usize, value: i32| {
+        let mut bytes = whole.clone();
+        bytes[4 * word..4 * word + 4].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let cases: [(&str, Vec<u8>, &str); 9] = [
         ("empty.bin", Vec::new(), "too few for the header"),
-        ("magic.bin", magic, "no token shard"),
+        ("magic.bin", header(0, 20240521), "no token shard"),
+        ("version.bin", header(1, 2), "version 2 of token shards is not known"),
+        ("negative.bin", header(2, -1), "the header says -1 tokens"),
+        ("lie.bin", header(2, i32::MAX), "the header says 2147483647 tokens, but 200 follow"),
         ("cut.bin", whole[..whole.len() - 1].to_vec(), "cut off"),
         ("long.bin", [&whole[..], &[0, 0]].concat(), "the header says 200 tokens, but 201 follow"),
         ("short.bin", shard(&[1; 48]), "48 tokens of training data"),
@@ -246,7 +252,7 @@ fn hostile_shards_are_errors_before_the_run() {
     }
     let missing = text(&folder.path().join("no_*.bin")).to_string();
     assert!(fails(1, &small(&["--out", text(&out), "--data", &missing])).contains("no file matches"));
-    let enough = write(&folder, "enough.bin", shard(&[1; 49]));
+    let enough = write(&folder, "enough, with spaces.bin", shard(&[1; 49]));
     assert!(!out.exists(), "a run that cannot start leaves no folder");
     succeeds(&small(&["--out", text(&out), "--data", &enough]));
 }
@@ -255,15 +261,41 @@ fn hostile_shards_are_errors_before_the_run() {
 fn hostile_weights_are_errors_before_the_run() {
     let folder = folder();
     let out = folder.path().join("run");
-    let cases: [(&str, &[u8]); 4] = [
-        ("empty", b""),
-        ("text", b"this is no weight file"),
-        ("huge_header", &[255; 64]),
-        ("open_brace", b"\x01\0\0\0\0\0\0\0{"),
+    // A file of this header and so many bytes of tensors.
+    let file = |header: &str, tensors: usize| {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend(vec![0; tensors]);
+        bytes
+    };
+    let tensor = |shape: &str, start: u64, end: u64| {
+        format!(r#"{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+    };
+    let two = |a: String, b: String| format!(r#"{{"a":{a},"b":{b}}}"#);
+    let one = |a: String| format!(r#"{{"lm_head.weight":{a}}}"#);
+    let whole = fs::read(golden("noisy/init.safetensors")).expect("weights");
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("empty", Vec::new()),
+        ("text", b"this is no weight file".to_vec()),
+        ("huge_header", vec![255; 64]),
+        ("open_brace", b"\x01\0\0\0\0\0\0\0{".to_vec()),
+        ("header_beyond", file(&one(tensor("[2]", 0, 8)), 0)),
+        ("overlap", file(&two(tensor("[2]", 0, 8), tensor("[2]", 4, 12)), 12)),
+        ("hole", file(&two(tensor("[2]", 0, 8), tensor("[2]", 16, 24)), 24)),
+        ("backwards", file(&one(tensor("[2]", 8, 0)), 8)),
+        ("shape_lies", file(&one(tensor("[3]", 0, 8)), 8)),
+        ("shape_overflows", file(&one(tensor("[4611686018427387904,8]", 0, 8)), 8)),
+        ("shape_is_nan", file(&one(tensor("[NaN]", 0, 8)), 8)),
+        ("shape_is_negative", file(&one(tensor("[-2]", 0, 8)), 8)),
+        ("not_utf8", file(&one(tensor("[2]", 0, 8)), 8).into_iter().map(|b| if b == b'h' { 255 } else { b }).collect()),
+        ("cut", whole[..whole.len() - 1].to_vec()),
+        ("cut_header", whole[..100].to_vec()),
     ];
     for (name, bytes) in cases {
         let path = write(&folder, name, bytes);
-        fails(1, &small(&["--out", text(&out), "--init", &path]));
+        let message = fails(1, &small(&["--out", text(&out), "--init", &path]));
+        assert!(message.contains("no usable safetensors file"), "{name}: {message}");
+        assert_eq!(message.matches("error:").count(), 1, "{name}: {message}");
     }
     let other = golden("classic/init.safetensors");
     let message = fails(1, &small(&["--out", text(&out), "--init", text(&other)]));

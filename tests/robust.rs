@@ -317,6 +317,23 @@ fn a_loss_that_is_none_stops_the_run_and_can_be_traced() {
 }
 
 #[test]
+fn a_model_that_begins_with_nan_is_traced_before_the_first_step() {
+    let folder = folder();
+    let model = diverging(&folder);
+    let broken = fs::read_to_string(&model).expect("a file").replace("max(0, step - 2) * 1000", "1000");
+    fs::write(&model, broken).expect("a file");
+    let out = folder.path().join("run");
+    let message = fails(1, &["run", text(&model), "--out", text(&out), "--quiet"]);
+    assert!(message.contains("val_loss of step 0 is NaN"), "{message}");
+    let out = folder.path().join("again");
+    let message = fails(1, &["run", text(&model), "--out", text(&out), "--find-nan", "--quiet"]);
+    assert!(
+        message.contains("the first NaN is a result of `log`") && message.contains("evaluate of step 0"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_update_that_breaks_the_parameters_is_traced_too() {
     let folder = folder();
     let out = folder.path().join("run");

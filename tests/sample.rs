@@ -87,6 +87,11 @@ fn a_text_depends_on_checkpoint_prompt_and_seed_alone() {
     // Streamed, the text is the same, after its prompt.
     let plain = succeeds(&["sample", text(&run), "!", "-n", "9", "--seed", "3"]);
     assert_eq!(plain, format!("!{}\n", first["text"].as_str().expect("a text")));
+    // A run that went on, and was stopped before its end, is sampled where it is now.
+    succeeds(&["run", "--resume", text(&run), "--steps", "3", "--quiet"]);
+    std::fs::write(&file, "").expect("a file");
+    std::fs::File::open(&file).and_then(|f| f.set_modified(std::time::UNIX_EPOCH)).expect("a time");
+    assert_eq!(args(&run), args(&run.join("checkpoint-3")));
 }
 
 #[test]

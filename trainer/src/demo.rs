@@ -23,13 +23,13 @@ struct Text {
 const TRAIN: Text = Text {
     name: "train",
     packed: include_bytes!(concat!(env!("OUT_DIR"), "/train.txt.zst")),
-    hash: "441a364f833547fefa75b84556071a31d2cb4b9e985d08ca537e35f3655a1d01",
+    hash: "387939d08c179ba19022d6cacd7ea481d69306f6bf775e4f100c32364dc2154e",
 };
 
 const VAL: Text = Text {
     name: "val",
     packed: include_bytes!(concat!(env!("OUT_DIR"), "/val.txt.zst")),
-    hash: "a161d6bacd46f65d2a51d855ddf9c609f19eaf1575b4e77792e71b2c2413b215",
+    hash: "05695478ed9dbfa614f886417cedfea3e5356a135f48adf7e0f07c88082ba0f8",
 };
 
 /// Where the token shards of the demo are.

@@ -36,11 +36,14 @@ pub struct KeptModel {
     pub set: BTreeMap<String, String>,
 }
 
-/// What a path means: a checkpoint; a run folder, whose `final.safetensors` counts, or its last checkpoint; or a
+/// What a path means: a checkpoint; a run folder, of whose `final.safetensors` and last checkpoint the newer counts; or a
 /// safetensors file, whose model is that of the log beside it, if there is one.
 pub fn open(path: &Path) -> Result<Trained> {
     let last = path.join(FINAL);
-    if path.is_dir() && last.is_file() {
+    let written = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    // A run that went on from its end has not come to its new one yet.
+    let went_on = checkpoint::find(path).is_ok_and(|checkpoint| written(&checkpoint) > written(&last));
+    if path.is_dir() && last.is_file() && !went_on {
         return Ok(Trained { model: log(path)?, path: last, checkpoint: None });
     }
     if path.is_file() {

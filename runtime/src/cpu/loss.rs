@@ -1,7 +1,6 @@
 //! Head, cross-entropy and their gradients, a chunk of rows at a time: never all logits.
 //!
-//! For each chunk: z by panels of classes, each handed to the logits' program; then row by row the loss, and the
-//! gradient of z in the place of z; then dx from slices of classes, added up in order, and dw by panels of classes. Tasks
+//! For each chunk: z by panels of classes; then row by row the logits, the loss, and the gradient of z in the place of z; then dx from slices of classes, added up in order, and dw by panels of classes. Tasks
 //! pack what they need of w for themselves: packed whole, it would be as large as w.
 
 use mngc_compiler::ir::DType;
@@ -46,7 +45,6 @@ pub struct Loss {
 #[derive(Debug, Default)]
 struct Shared {
     z: usize,
-    logits: usize,
     dx: usize,
     dw: usize,
     x: usize,
@@ -90,7 +88,6 @@ impl Loss {
         let narrow = |r: usize| results[r].dtype() != DType::F32;
         let layout = Shared {
             z: take(chunk * n),
-            logits: take(if is_plain { 0 } else { chunk * n }),
             dx: take(if g.is_some_and(|g| g.dx.is_some()) { n.div_ceil(SLICE) * chunk * k } else { 0 }),
             dw: take(if g.and_then(|g| g.dw).is_some_and(narrow) { n * k } else { 0 }),
             x: take(if g.is_some_and(|g| g.dw.is_some()) { gemm::packed(k, chunk) } else { 0 }),
@@ -105,14 +102,16 @@ impl Loss {
         let LossKernel { n, k, .. } = self.kernel;
         let program = self.logits.words().max(self.gradient.as_ref().map_or(0, Rows::words));
         let packed = gemm::packed(n.min(CLASSES), k).max(gemm::packed(k, PART));
-        Need { shared: self.layout.end * 4, scratch: (2 * TILE + program + gemm::SCRATCH + packed) * 4 }
+        let row = if self.is_plain { 0 } else { n };
+        let losses = row + TILE + program;
+        Need { shared: self.layout.end * 4, scratch: losses.max(gemm::SCRATCH + packed) * 4 }
     }
 
     /// Runs it.
     pub fn run(&self, ctx: &Context, args: &[Region], results: &[Region]) {
         for first in (0..self.kernel.rows).step_by(self.chunk.max(1)) {
             let rows = self.chunk.min(self.kernel.rows - first);
-            self.products(ctx, first, rows, args, results);
+            self.products(ctx, first, rows, args);
             self.losses(ctx, first, rows, args, results);
             let Some(g) = &self.kernel.gradient else { continue };
             if let Some(dx) = g.dx {
@@ -131,19 +130,15 @@ impl Loss {
         ctx.shared(self.layout.z, self.chunk * self.kernel.n)
     }
 
-    fn logits(&self, ctx: &Context) -> Region {
-        if self.is_plain { self.z(ctx) } else { ctx.shared(self.layout.logits, self.chunk * self.kernel.n) }
-    }
-
     /// x, rows of features from one on.
     fn x(&self, args: &[Region], first: usize) -> Source {
         Source { region: args[0], first: first * self.kernel.k, row: self.kernel.k, inner: 1 }
     }
 
-    /// z = x·wᵀ and the logits of a chunk.
-    fn products(&self, ctx: &Context, first: usize, rows: usize, args: &[Region], results: &[Region]) {
+    /// z = x·wᵀ of a chunk.
+    fn products(&self, ctx: &Context, first: usize, rows: usize, args: &[Region]) {
         let LossKernel { n, k, w: strides, .. } = self.kernel;
-        let (z, logits) = (self.z(ctx), self.logits(ctx));
+        let z = self.z(ctx);
         let w = Source { region: args[1], first: 0, row: strides.row, inner: strides.inner };
         let grid = Grid::new(rows, n, [512, CLASSES]);
         ctx.each(grid.panels(), |task| {
@@ -151,8 +146,7 @@ impl Loss {
             let at = top * n + left;
             ctx.scratch(|words| {
                 let (left_packed, words) = words.split_at_mut(gemm::SCRATCH);
-                let (strips, words) = words.split_at_mut(gemm::packed(width, k));
-                let strips: &mut [f32] = bytemuck::cast_slice_mut(strips);
+                let strips: &mut [f32] = bytemuck::cast_slice_mut(&mut words[..gemm::packed(width, k)]);
                 let c = Target { start: z.address(at), row: n };
                 // SAFETY: operands were checked, and this panel of z is this task's.
                 unsafe {
@@ -160,53 +154,71 @@ impl Loss {
                     let (a, b) = (self.x(args, first + top), Packed { strips, first: 0 });
                     gemm::block([height, width, k], 1.0, a, b, false, c, bytemuck::cast_slice_mut(left_packed));
                 }
-                if !self.is_plain {
-                    let side = |region: Region| Some(Side { region, first: at, row: n });
-                    let handed = Handed { product: side(z), gradient: None, result: side(logits) };
-                    let at = first * n + at;
-                    self.logits.run_rectangle(words, at, [height, width], n, [args, results], handed);
+            });
+        });
+    }
+
+    /// The logits and the loss of each row of a chunk, and dz in the place of z. A row's logits stay in the cache.
+    fn losses(&self, ctx: &Context, first: usize, rows: usize, args: &[Region], results: &[Region]) {
+        let n = self.kernel.n;
+        let z = self.z(ctx);
+        let tasks = tasks(rows * n).min(rows);
+        ctx.each(tasks, |task| {
+            ctx.scratch(|words| {
+                let (logits, words) = words.split_at_mut(if self.is_plain { 0 } else { n });
+                let logits: &mut [f32] = bytemuck::cast_slice_mut(logits);
+                for row in part(rows, tasks, task) {
+                    if !self.is_plain {
+                        // SAFETY: the logits are not used beside the region.
+                        let result = Some(Side { region: unsafe { Region::of(logits) }, first: 0, row: n });
+                        let product = Some(Side { region: z, first: row * n, row: n });
+                        let (at, handed) = ((first + row) * n, Handed { product, gradient: None, result });
+                        self.logits.run_rectangle(words, at, [1, n], n, [args, results], handed);
+                    }
+                    // SAFETY: nobody writes the targets, and this row of z is this task's.
+                    let (target, z_row) = unsafe {
+                        let target = args[2].part(first + row..first + row + 1).slice::<i32>()[0];
+                        (target, z.part(row * n..(row + 1) * n).slice::<f32>())
+                    };
+                    let values = if self.is_plain { z_row } else { &*logits };
+                    let entropy = Entropy::of(values, target);
+                    // SAFETY: this element is this task's.
+                    unsafe { convert::store(&results[self.kernel.loss], first + row, &[entropy.loss]) };
+                    self.dz(&entropy, values, words, [first, row], z, [args, results]);
                 }
             });
         });
     }
 
-    /// The loss of each row of a chunk, and dz in the place of z.
-    fn losses(&self, ctx: &Context, first: usize, rows: usize, args: &[Region], results: &[Region]) {
+    /// The gradient of a row of z, in its place.
+    fn dz(
+        &self,
+        entropy: &Entropy,
+        logits: &[f32],
+        words: &mut [u32],
+        [first, row]: [usize; 2],
+        z: Region,
+        [args, results]: [&[Region]; 2],
+    ) {
+        let (Some(g), Some(program)) = (&self.kernel.gradient, &self.gradient) else { return };
         let n = self.kernel.n;
-        let (z, logits) = (self.z(ctx), self.logits(ctx));
-        let tasks = tasks(rows * n).min(rows);
-        ctx.each(tasks, |task| {
-            for row in part(rows, tasks, task) {
-                // SAFETY: nobody writes the targets, and this row of the logits is this task's.
-                let (target, values) = unsafe {
-                    let target = args[2].part(first + row..first + row + 1).slice::<i32>()[0];
-                    (target, logits.part(row * n..(row + 1) * n).slice::<f32>())
-                };
-                let entropy = Entropy::of(values, target);
-                // SAFETY: this element is this task's.
-                unsafe { convert::store(&results[self.kernel.loss], first + row, &[entropy.loss]) };
-                let (Some(g), Some(program)) = (&self.kernel.gradient, &self.gradient) else { continue };
-                let dy = &args[g.dy];
-                let mut factor = [0.0];
-                // SAFETY: nobody writes the operand.
-                unsafe { convert::load(dy, if dy.len() == 1 { 0 } else { first + row }, &mut factor) };
-                ctx.scratch(|words| {
-                    let (gradient, words) = words.split_at_mut(TILE);
-                    let gradient: &mut [f32] = bytemuck::cast_slice_mut(gradient);
-                    for at in (0..n).step_by(TILE) {
-                        let len = TILE.min(n - at);
-                        let gradient = &mut gradient[..len];
-                        entropy.gradient(gradient, &values[at..at + len], at, factor[0]);
-                        // SAFETY: the gradient is not used beside the region.
-                        let gradient = Side { region: unsafe { Region::of(gradient) }, first: 0, row: len };
-                        let z = Side { region: z, first: row * n + at, row: n };
-                        let handed = Handed { product: Some(z), gradient: Some(gradient), result: Some(z) };
-                        let at = (first + row) * n + at;
-                        program.run_rectangle(words, at, [1, len], n, [args, results], handed);
-                    }
-                });
-            }
-        });
+        let dy = &args[g.dy];
+        let mut factor = [0.0];
+        // SAFETY: nobody writes the operand.
+        unsafe { convert::load(dy, if dy.len() == 1 { 0 } else { first + row }, &mut factor) };
+        let (gradient, words) = words.split_at_mut(TILE);
+        let gradient: &mut [f32] = bytemuck::cast_slice_mut(gradient);
+        for at in (0..n).step_by(TILE) {
+            let len = TILE.min(n - at);
+            let gradient = &mut gradient[..len];
+            entropy.gradient(gradient, &logits[at..at + len], at, factor[0]);
+            // SAFETY: the gradient is not used beside the region.
+            let gradient = Side { region: unsafe { Region::of(gradient) }, first: 0, row: len };
+            let z = Side { region: z, first: row * n + at, row: n };
+            let handed = Handed { product: Some(z), gradient: Some(gradient), result: Some(z) };
+            let at = (first + row) * n + at;
+            program.run_rectangle(words, at, [1, len], n, [args, results], handed);
+        }
     }
 
     /// dx = dz·w of a chunk.

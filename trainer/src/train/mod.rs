@@ -147,17 +147,17 @@ impl Run<'_> {
             None => self.emit(Event::Start(start))?,
         }
         initialize(self.backend, &self.plan.program.module, values.unwrap_or_default())?;
+        self.keep_for_replay()?;
         if self.plan.resume.is_none() {
-            self.validate_if_due()?;
+            let done = self.validate_if_due();
+            self.located(done)?;
         }
         while self.steps < self.plan.steps {
             if self.plan.options.stop.load(Ordering::Relaxed) {
                 self.stopped = true;
                 return self.checkpoint();
             }
-            if self.plan.options.find_nan {
-                self.replay = Some(self.slots()?);
-            }
+            self.keep_for_replay()?;
             let done = self.step().and_then(|()| self.validate_if_due()).and_then(|()| self.checkpoint_if_due());
             self.located(done)?;
         }
@@ -270,6 +270,13 @@ impl Run<'_> {
         step: u64,
     ) -> Result<BTreeMap<String, Tensor>> {
         run_entry(self.backend, entry, &inputs, step)
+    }
+
+    fn keep_for_replay(&mut self) -> Result<()> {
+        if self.plan.options.find_nan {
+            self.replay = Some(self.slots()?);
+        }
+        Ok(())
     }
 
     /// In place of a number that is none, where it came from, if that was asked for.

@@ -64,34 +64,41 @@ struct Findings {
 /// of the numbers that are none; or where the reference has none, the error that it was to explain.
 pub(super) fn locate(plan: &Plan, slots: &[(Slot, Tensor)], error: Error) -> Result<Error> {
     let Plan { program, options, .. } = plan;
-    let recipe = &program.recipe;
     let Error::NotFinite { step, .. } = error else { return Ok(error) };
     let precision = if options.precision == "f64" { Precision::F64 } else { Precision::Rounded };
     let mut reference = Reference::new(program.module.clone(), options.seed, precision);
     initialize(&mut reference, &program.module, slots.to_vec())?;
-    // A loss of a validation, and a parameter, are those after the step.
-    let step = if matches!(&error, Error::NotFinite { what, .. } if what == "val_loss") { step - 1 } else { step };
-    let per_step = recipe.sequences() as u64;
+    // A validation counts the updates before it, everything else the step that it is part of.
+    let updates = if matches!(&error, Error::NotFinite { what, .. } if what == "val_loss") { step } else { step + 1 };
+    let origin = match updates.checked_sub(1).map(|step| replay_step(plan, &mut reference, step)).transpose()? {
+        Some(Some(origin)) => Some(origin),
+        _ => replay_validation(plan, &mut reference, updates)?,
+    };
+    Ok(origin.map_or(error, |origin| Error::Origin(Box::new(origin))))
+}
+
+fn replay_step(plan: &Plan, reference: &mut Reference, step: u64) -> Result<Option<Origin>> {
+    let recipe = &plan.program.recipe;
     for micro_step in 0..recipe.micro_steps() {
-        let first = step * per_step + (micro_step * recipe.micro_sequences) as u64;
+        let first = step * recipe.sequences() as u64 + (micro_step * recipe.micro_sequences) as u64;
         let inputs = inputs(&plan.data, first, recipe.micro_sequences, recipe.sequence)?;
-        if let Some(origin) = run(&mut reference, EntryKind::MicroStep, &inputs, step)? {
-            return Ok(Error::Origin(Box::new(origin)));
+        if let Some(origin) = run(reference, EntryKind::MicroStep, &inputs, step)? {
+            return Ok(Some(origin));
         }
     }
-    if let Some(origin) = run(&mut reference, EntryKind::Update, &BTreeMap::new(), step)? {
-        return Ok(Error::Origin(Box::new(origin)));
-    }
-    let Some((validation, shards)) = plan.val.as_ref().filter(|_| plan.validates_after(step + 1)) else {
-        return Ok(error);
-    };
+    run(reference, EntryKind::Update, &BTreeMap::new(), step)
+}
+
+fn replay_validation(plan: &Plan, reference: &mut Reference, updates: u64) -> Result<Option<Origin>> {
+    let due = plan.val.as_ref().filter(|_| plan.validates_after(updates));
+    let Some((validation, shards)) = due else { return Ok(None) };
     for first in (0..validation.tokens / validation.sequence).step_by(validation.micro_sequences) {
         let inputs = inputs(shards, first as u64, validation.micro_sequences, validation.sequence)?;
-        if let Some(origin) = run(&mut reference, EntryKind::Evaluate, &inputs, step + 1)? {
-            return Ok(Error::Origin(Box::new(origin)));
+        if let Some(origin) = run(reference, EntryKind::Evaluate, &inputs, updates)? {
+            return Ok(Some(origin));
         }
     }
-    Ok(error)
+    Ok(None)
 }
 
 fn inputs(data: &crate::Shards, first: u64, count: usize, sequence: usize) -> Result<BTreeMap<String, Tensor>> {
