@@ -522,3 +522,27 @@ fn a_setting_is_shown_as_it_was_given() {
     assert!(message.contains("1 │ --set dim=1 1") && message.contains("`1 1` is no value"), "{message}");
     fails(1, &["compile", "gpt2-mini", "--set", "dim=48\nconst more = 1"]);
 }
+
+#[test]
+fn doctor_says_what_is_there_and_what_to_install() {
+    let run = |variable: &str, value: &str, args: &[&str]| {
+        let output = mngc(&[&["doctor"], args].concat()).env(variable, value).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let text = run("MNGC_NVRTC", "/no/such/libnvrtc.so", &[]);
+    for part in ["cores ", "SIMD ", "memory ", "/no/such/libnvrtc.so (no such file)", "pip install nvidia-cuda-nvrtc-cu12"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let report: Value = serde_json::from_str(&run("MNGC_NCCL", "libc.so.6", &["--json"])).expect("JSON");
+    assert!(report["cores"].as_u64().is_some_and(|cores| cores > 0));
+    assert!(report["nccl"]["tried"][0][1].as_str().is_some_and(|why| why.contains("ncclGetVersion")), "{report}");
+    // The soft GPU's library is a driver with devices.
+    let driver = Path::new(env!("CARGO_BIN_EXE_mngc")).with_file_name("libcuda.so");
+    if !driver.exists() {
+        skipped("doctor_says_what_is_there_and_what_to_install", "the soft GPU's driver has not been built");
+        return;
+    }
+    let report: Value = serde_json::from_str(&run("MNGC_CUDA_DRIVER", common::text(&driver), &["--json"])).expect("JSON");
+    assert!(report["gpus"][0]["capability"].as_str().is_some_and(|c| c.contains('.')), "{report}");
+}
