@@ -484,7 +484,8 @@ fn a_run_that_is_too_large_is_told_what_fits() {
     // Of eight sequences at once fewer fit, which changes nothing else.
     let message = run(&["--set", "sequence=8192", "--set", "batch=65536", "--micro", "8"]);
     assert!(message.contains("--micro ") && message.contains(" fits, for the same training"), "{message}");
-    let message = run(&["--set", "sequence=65536", "--set", "batch=65536"]);
+    let long = ["sequence=65536", "batch=65536", "validate.tokens=65536"].map(|set| ["--set", set]);
+    let message = run(long.as_flattened());
     assert!(message.contains("--micro 1 --set sequence=") && message.contains(" fits: shorter"), "{message}");
     assert!(!out.exists());
 }
@@ -531,7 +532,9 @@ fn doctor_says_what_is_there_and_what_to_install() {
         stdout(&output)
     };
     let text = run("MNGC_NVRTC", "/no/such/libnvrtc.so", &[]);
-    for part in ["cores ", "SIMD ", "memory ", "/no/such/libnvrtc.so (no such file)", "pip install nvidia-cuda-nvrtc-cu12"] {
+    for part in
+        ["cores ", "SIMD ", "memory ", "/no/such/libnvrtc.so (no such file)", "pip install nvidia-cuda-nvrtc-cu12"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     let report: Value = serde_json::from_str(&run("MNGC_NCCL", "libc.so.6", &["--json"])).expect("JSON");
@@ -543,6 +546,7 @@ fn doctor_says_what_is_there_and_what_to_install() {
         skipped("doctor_says_what_is_there_and_what_to_install", "the soft GPU's driver has not been built");
         return;
     }
-    let report: Value = serde_json::from_str(&run("MNGC_CUDA_DRIVER", common::text(&driver), &["--json"])).expect("JSON");
+    let report: Value =
+        serde_json::from_str(&run("MNGC_CUDA_DRIVER", common::text(&driver), &["--json"])).expect("JSON");
     assert!(report["gpus"][0]["capability"].as_str().is_some_and(|c| c.contains('.')), "{report}");
 }

@@ -5,9 +5,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Way, assert_close, exact, on_cpu, one_node, sums};
-use mngc_compiler::ir::{Op, Type};
-use mngc_runtime::{Context, Precision};
+use common::{Way, assert_close, check, exact, on_cpu, one_node, sums};
+use mngc_compiler::ir::{DType, F64, Module, Op, Type};
+use mngc_runtime::{Context, Precision, Tensor};
 use mngc_testkit::kind::Kind;
 use mngc_testkit::{Case, Config, bits, cases, generate, trace, values};
 use proptest::prelude::*;
@@ -66,4 +66,29 @@ fn every_kind_of_op_is_checked() {
     let missing: Vec<_> =
         Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Call | Kind::Const) && !seen.contains_key(kind)).collect();
     assert!(missing.is_empty(), "no case has {missing:?}");
+}
+
+/// Rows whose elements differ by little, so that the mean takes nearly all of them away.
+#[test]
+fn norms_of_nearly_equal_rows() {
+    for n in [1usize, 2, 3, 17, 96, 1024] {
+        for spread in [0.0, 1e-7, 1e-5, 1e-3, 0.1] {
+            for eps in [1e-12, 1e-6, 1e-2] {
+                let element = |seed, i| 2.0 * values::unit(seed, i as u64) - 1.0;
+                let x = (0..3 * n).map(|i| 1.0 + spread * element(n as u64, i)).collect();
+                let dy = (0..3 * n).map(|i| element(7, i)).collect();
+                let tensor = |x| Tensor::floats([3, n], x).unwrap().rounded(DType::F32);
+                let args = [tensor(x), tensor(dy)];
+                let mut m = Module::default();
+                let ty = Type::new(DType::F32, [m.dims.anonymous(3), m.dims.anonymous(n)]);
+                let eps = F64(eps);
+                let ops =
+                    [Op::LayerNorm { eps }, Op::LayerNormGrad { eps }, Op::RmsNorm { eps }, Op::RmsNormGrad { eps }];
+                for (op, operands) in ops.into_iter().zip([1, 2, 1, 2]) {
+                    let (m, f) = one_node(m.clone(), op, vec![ty.clone(); operands], vec![ty.clone()]);
+                    check(&m, f, &args[..operands], Way::Planned, sums(&m, f, &args[..operands]));
+                }
+            }
+        }
+    }
 }

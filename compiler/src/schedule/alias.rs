@@ -22,9 +22,11 @@ pub fn allows(kernel: &Kernel, arg: usize, result: usize) -> bool {
 }
 
 fn in_place(program: &RowProgram, arg: usize, wanted: usize) -> bool {
+    // The one element of a space is its first too, and a number is stored where it was read.
+    let own = |access: Access| access == Access::Full || (access == Access::Scalar && program.elements == 1);
     program.instrs.iter().all(|instr| match instr {
-        Instr::Load { operand, access, .. } if *operand == arg => *access == Access::Full,
-        Instr::Store { result, access, .. } if *result == wanted => *access == Access::Full,
+        Instr::Load { operand, access, .. } if *operand == arg => own(*access),
+        Instr::Store { result, access, .. } if *result == wanted => own(*access),
         Instr::Total { result, .. } | Instr::Columns { result, .. } => *result != wanted,
         _ => true,
     })

@@ -163,9 +163,14 @@ pub fn sums(m: &Module, func: Func, args: &[Tensor]) -> Sums {
         // Nearly equal elements cancel when the mean goes: their roundings are divided by what is left, and so is what
         // this changes in the division itself, of which an element is √row at most.
         Op::LayerNorm { eps } => of(row() + 8, (1.0 + (row() as f64).sqrt()) * most(0) / inverse(args, eps.0, true)),
+        // With n elements of at most X, cotangents of at most D and s the size of the row around its mean, to first order:
+        // the mean is off by n·u·X, y = (x − mean)/s, at most √n, by (n + 1)·u·X/s + √n·((n + 3)·u + u·X/s), mean(dy·y), at
+        // most D, by D·u·(2n + 3 + (n + 2)·X/s), s by (n + 2)·u + u·X/s of itself. The sum of what these do to
+        // (dy − mean(dy) − y·mean(dy·y))/s stays below u·D/s·(1 + X/s)·(4·n·√n + 3n + 12·√n + 12), which is at most
+        // (n + 7)·(4·√n + 3) times the rest.
         Op::LayerNormGrad { eps } => {
             let size = inverse(args, eps.0, true);
-            of(row() + 8, (2.0 + 2.0 * row() as f64) * (1.0 + most(0) / size) * most(1) / size)
+            of(row() + 8, (3.0 + 4.0 * (row() as f64).sqrt()) * (1.0 + most(0) / size) * most(1) / size)
         }
         Op::Rope { .. } => of(4, 2.0 * most(0)),
         Op::Attention { scale, .. } | Op::AttentionGrad { scale, .. } => {

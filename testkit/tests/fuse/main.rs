@@ -82,7 +82,8 @@ fn with_products(m: &Module) -> Module {
         entry.outputs.push(Output::Host(format!("product{}", g.results.len())));
         g.result(format!("product {batch}"), value);
     }
-    m.funcs[entry.func] = g;
+    // Behind the bodies that it calls.
+    entry.func = m.funcs.push(g);
     m
 }
 
