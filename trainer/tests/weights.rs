@@ -129,7 +129,7 @@ fn files_that_are_no_safetensors_are_refused() {
             bytes.len()
         );
     }
-    assert!(matches!(weights::read(folder.path(), &bigram().module), Err(Error::Io { .. })));
+    assert!(matches!(weights::read(folder.path(), &bigram().module), Err(Error::WeightsFolder { .. })));
     assert!(matches!(weights::read(&folder.path().join("none"), &bigram().module), Err(Error::Io { .. })));
 }
 
