@@ -2,7 +2,7 @@
 
 use mngc_compiler::CompileOptions;
 use mngc_compiler::Program;
-use mngc_trainer::Error;
+use mngc_trainer::{Error, checkpoint};
 
 use crate::device::Chosen;
 use crate::load::Schedule;
@@ -22,7 +22,7 @@ pub fn advise(
     let fits = |options: &CompileOptions| {
         let program = again(options)?;
         let schedule = Schedule::of(&program).ok()?;
-        (device.memory(&program, &schedule) <= available).then_some(())
+        (device.memory(&program, &schedule) + checkpoint::memory(&program.module) <= available).then_some(())
     };
     let recipe = &program.recipe;
     let halves = |n: usize| std::iter::successors(Some(n / 2), |n| Some(n / 2)).take_while(|&n| n >= 1);

@@ -1,7 +1,7 @@
 //! From the MODEL of a command to a compiled program: finds the files, reads them, hands them to the compiler.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
@@ -162,7 +162,7 @@ impl Files {
             (Some(Origin::Bundled(_)), Some(bundled)) => bundled,
             (Some(Origin::Bundled(_)), None) => return Err(format!("no bundled model is named {path:?}")),
             (Some(Origin::File(file)), bundled) => {
-                let beside = file.parent().unwrap_or(Path::new("")).join(path);
+                let beside = folded(&file.parent().unwrap_or(Path::new("")).join(path));
                 let exists = match &self.kept {
                     Some(kept) => kept.contains_key(&beside.display().to_string()),
                     None => beside.exists(),
@@ -174,6 +174,20 @@ impl Files {
         let shown = origin.show();
         self.add(origin, sources).map_err(|e| format!("cannot read {shown}: {e}"))
     }
+}
+
+/// A path without `.` and without `folder/..`: one spelling for each file, as long as no link is in the way.
+fn folded(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        let last_is_name = matches!(out.components().next_back(), Some(Component::Normal(_)));
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if last_is_name => drop(out.pop()),
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 /// More bytes than a model file can mean.

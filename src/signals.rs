@@ -10,12 +10,12 @@ use signal_hook::iterator::Signals;
 
 use crate::output;
 
-/// Sets the flag when somebody asks for the end, and says so. Listens until the program ends.
-pub fn set_on_stop(stop: Arc<AtomicBool>) -> Result<()> {
+/// While `training`, sets the flag when somebody asks for the end, and says so; else ends the program. Listens until it ends.
+pub fn set_on_stop(stop: Arc<AtomicBool>, training: Arc<AtomicBool>) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
     let listen = move || {
         for signal in signals.forever() {
-            if stop.swap(true, Ordering::Relaxed) {
+            if stop.swap(true, Ordering::Relaxed) || !training.load(Ordering::Relaxed) {
                 std::process::exit(128 + signal);
             }
             output::note("\nstopping: this step is finished and a checkpoint written; once more stops at once\n");

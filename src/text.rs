@@ -18,11 +18,12 @@ pub fn printer(silent: bool) -> impl FnMut(&str) -> Result<()> {
     }
 }
 
-/// Writes up to `tokens` tokens after a prompt, which begins a document, and gives the text without the prompt. It ends
-/// where the model ends the document. `show` gets each part of the text.
+/// Writes up to `tokens` tokens after a prompt, which begins a document, with parameters after `step` updates, and gives
+/// the text without the prompt. It ends where the model ends the document. `show` gets each part of the text.
 pub fn write(
     backend: &mut dyn Backend,
     program: &Program,
+    step: u64,
     prompt: &str,
     tokens: usize,
     sampling: &Sampling,
@@ -37,7 +38,7 @@ pub fn write(
     if start.is_empty() {
         start.push(0);
     }
-    let mut generator = Generator::new(backend, program, start)?;
+    let mut generator = Generator::new(backend, program, step, start)?;
     let mut decoder = Decoder::new(gpt2());
     let mut text = String::new();
     let mut add = |part: String| {

@@ -53,14 +53,14 @@ fn greedy_sampling_equals_the_full_forward_pass() {
         reference
     };
     let mut backend = open(&long);
-    let mut generator = Generator::new(&mut backend, &long, vec![3, 1, 4]).expect("a generator");
+    let mut generator = Generator::new(&mut backend, &long, 0, vec![3, 1, 4]).expect("a generator");
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     for n in 4..12 {
         let before = generator.tokens().to_vec();
         let token = generator.draw(&greedy).expect("a token");
         let exact = program(&(n - 1).to_string());
         let mut backend = open(&exact);
-        let mut one = Generator::new(&mut backend, &exact, before.clone()).expect("a generator");
+        let mut one = Generator::new(&mut backend, &exact, 0, before.clone()).expect("a generator");
         let logits = one.logits().expect("logits");
         let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("a token");
         assert_eq!(token, best as i32, "after {before:?}");
@@ -90,8 +90,47 @@ fn a_text_depends_on_checkpoint_prompt_and_seed_alone() {
     // A run that went on, and was stopped before its end, is sampled where it is now.
     succeeds(&["run", "--resume", text(&run), "--steps", "3", "--quiet"]);
     std::fs::write(&file, "").expect("a file");
-    std::fs::File::open(&file).and_then(|f| f.set_modified(std::time::UNIX_EPOCH)).expect("a time");
+    let log = std::fs::read_to_string(run.join("log.jsonl")).expect("a log");
+    let cut: Vec<&str> = log.lines().filter(|line| !line.contains(r#""event":"end""#)).collect();
+    std::fs::write(run.join("log.jsonl"), cut.join("\n")).expect("a file");
     assert_eq!(args(&run), args(&run.join("checkpoint-3")));
+}
+
+/// A model that is another one at step 0 than after its steps.
+#[test]
+fn a_model_that_depends_on_the_step_is_sampled_at_its_step() {
+    let folder = folder();
+    let model = folder.path().join("stepped.mng");
+    let text_of = |factor: &str| {
+        format!(
+            r#"extend "gpt2-mini.mng" {{
+  const dim = 24, sequence = 16
+  block Mlp {{
+    param c_fc.weight: [4 * dim, dim] init uniform(1 / sqrt(dim))
+    param c_proj.weight: [dim, 4 * dim] init uniform(1 / sqrt(dim))
+    fn[T] (x: [T, dim]) {{ return {factor} * linear(square(relu(linear(x, c_fc.weight))), c_proj.weight) }}
+  }}
+  train {{
+    steps = 4
+    batch = 32
+    validate {{ tokens = 32, every = 2 }}
+  }}
+}}
+"#
+        )
+    };
+    std::fs::write(&model, text_of("(1 + 1000 * max(0, 4 - step))")).expect("a file");
+    let run = folder.path().join("run");
+    succeeds(&["run", text(&model), "--out", text(&run), "--quiet"]);
+    let plain = folder.path().join("plain.mng");
+    std::fs::write(&plain, text_of("1")).expect("a file");
+    let bare = folder.path().join("bare.safetensors");
+    std::fs::copy(run.join("final.safetensors"), &bare).expect("a copy");
+    let greedy = ["!", "-n", "12", "--temperature", "0"];
+    let expected = sample(&[&[text(&bare), "--model", text(&plain)], &greedy[..]].concat());
+    assert_eq!(sample(&[&[text(&run)], &greedy[..]].concat()), expected);
+    assert_eq!(sample(&[&[text(&run.join("checkpoint-4"))], &greedy[..]].concat()), expected);
+    assert_eq!(sample(&[&[text(&bare), "--model", text(&model)], &greedy[..]].concat()), expected);
 }
 
 #[test]

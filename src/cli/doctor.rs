@@ -144,7 +144,8 @@ impl Report {
     fn advice(&self) -> String {
         let mut out = String::from("\nTraining on the processor needs nothing more: mngc run\n");
         if self.driver.path.is_none() {
-            out += "Training on a GPU needs NVIDIA's driver. On Debian and Ubuntu: sudo apt install nvidia-driver\n";
+            out += "Training on a GPU needs NVIDIA's driver. Debian (with non-free): sudo apt install nvidia-driver; \
+                    Ubuntu: sudo ubuntu-drivers install\n";
         } else if let Some(fault) = &self.driver.fault {
             let _ = writeln!(
                 out,

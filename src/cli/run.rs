@@ -5,10 +5,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use clap::Args;
 use mngc_compiler::CompileOptions;
+use mngc_compiler::ir::EntryKind;
 use mngc_dsl::Diagnostic;
 use mngc_runtime::Backend;
 use mngc_trainer::checkpoint::{self, Manifest};
@@ -17,7 +19,7 @@ use mngc_trainer::{Error, Options, Plan, Report, check_memory, train};
 use serde::Serialize;
 
 use super::ModelArgs;
-use crate::device::{self, Device, Oracle};
+use crate::device::{self, Chosen, Device, Oracle};
 use crate::load::{self, Model, Schedule};
 use crate::output::{self, Mistakes};
 use crate::progress::{self, Progress};
@@ -75,13 +77,14 @@ pub struct Run {
     #[arg(long, value_name = "STEP")]
     dump_gradients: Vec<u64>,
 
-    /// Write a checkpoint every N steps, 0 for none [default: as often as the model file validates]
+    /// Write a checkpoint every N steps, 0 for none [default: as often as the model file validates, or as before]
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 
     /// Keep the last N checkpoints, and the one with the lowest validation loss
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    keep: u32,
+    /// [default: 2, or as before]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
+    keep: Option<u32>,
 
     /// Where the loss is no number, name the op that made it so, its line and layer; steps take longer
     #[arg(long)]
@@ -130,28 +133,27 @@ impl Run {
         let kept = self.resume.as_deref().map(|path| checkpoint::manifest(&checkpoint::find(path)?)).transpose()?;
         let model = self.compile(kept.as_ref())?;
         let options = self.options(&model, kept, device.precision());
+        let tokens = self.sample_tokens(&model)?;
         let plan = Plan::new(&model.program, &options)?;
         let schedule = Schedule::of(&model.program)?;
-        let needed = device.memory(&model.program, &schedule);
-        check_memory(needed).map_err(|error| {
-            let again = |options: &CompileOptions| {
-                load::kept(&model.name, &model.sources, options).ok().map(|model| model.program)
-            };
-            fit::advise(error, device, &model.program, &self.model.options(&[]), &again)
-        })?;
+        let needed = device.memory(&model.program, &schedule) + checkpoint::memory(&model.program.module);
+        self.check_memory(needed, &plan, &model, device)?;
         let seed = options.seed;
         let mut backend =
             device.open_scheduled(&model.program, schedule.clone(), seed, self.threads.map(|n| n as usize))?;
         let screen = (!self.quiet).then(|| Screen::new(&plan, &schedule, needed, backend.as_ref()));
         drop(schedule);
-        signals::set_on_stop(options.stop.clone())?;
+        let training = Arc::new(AtomicBool::new(true));
+        signals::set_on_stop(options.stop.clone(), training.clone())?;
         let mut progress = Progress::new(screen);
         let report = train(plan, backend.as_mut(), &mut |event| progress.show(event));
+        training.store(false, Ordering::Relaxed);
         let report = report.map_err(|error| located(error, &model))?;
         if !self.json {
             output::print(&summary(&report, color))?;
         }
-        let sample = self.sample(&model, backend.as_mut(), &report)?;
+        let tokens = if options.stop.load(Ordering::Relaxed) { 0 } else { tokens };
+        let sample = self.sample(&model, backend.as_mut(), report.steps, tokens)?;
         if self.json {
             output::print_json(&Outcome { report, sample })?;
         }
@@ -164,6 +166,7 @@ impl Run {
             Some(kept) if !self.model.is_named() => {
                 let mut options = self.model.options(&[]);
                 options.sets.splice(0..0, kept.set.clone());
+                options.micro_sequences = options.micro_sequences.or(Some(kept.micro_sequences));
                 load::kept(&kept.name, &kept.source, &options)
             }
             Some(_) => self.model.compile(),
@@ -175,6 +178,7 @@ impl Run {
         let given: BTreeMap<String, String> = self.model.set.iter().cloned().collect();
         let mut set = kept.as_ref().filter(|_| !self.model.is_named()).map(|kept| kept.set.clone()).unwrap_or_default();
         set.extend(given);
+        let keep = self.keep.map(|n| n as usize).or(kept.as_ref().map(|kept| kept.keep)).unwrap_or(2);
         let (data, val, seed) = kept.map_or((None, None, self.seed), |kept| (kept.data, kept.val, kept.seed));
         Options {
             name: model.name.clone(),
@@ -190,23 +194,43 @@ impl Run {
             dump_gradients: self.dump_gradients.clone(),
             resume: self.resume.clone(),
             checkpoint_every: self.checkpoint_every,
-            keep: self.keep as usize,
+            keep,
             stop: Arc::default(),
             find_nan: self.find_nan,
         }
     }
 
-    /// The text at the end, shown as it comes.
-    fn sample(&self, model: &Model, backend: &mut dyn Backend, report: &Report) -> Result<Option<String>> {
+    /// Fails where the machine has less memory than the run needs, with what would fit.
+    fn check_memory(&self, needed: u64, plan: &Plan, model: &Model, device: Chosen) -> Result<()> {
+        // The checkpoint that it goes on from is in memory already, and its settings cannot change.
+        if plan.resume.is_some() {
+            return Ok(check_memory(needed.saturating_sub(checkpoint::memory(&model.program.module)))?);
+        }
+        check_memory(needed).map_err(|error| {
+            let again = |options: &CompileOptions| {
+                load::kept(&model.name, &model.sources, options).ok().map(|model| model.program)
+            };
+            fit::advise(error, device, &model.program, &self.model.options(&[]), &again)
+        })
+    }
+
+    /// Tokens of the text at the end. Fails where the model cannot write any.
+    fn sample_tokens(&self, model: &Model) -> Result<usize> {
         let is_demo = model.sources.first().is_some_and(|source| source.name == format!("bundled:{DEMO}.mng"));
-        let tokens = self.sample.unwrap_or(if is_demo && !report.stopped { 120 } else { 0 });
+        let tokens = self.sample.unwrap_or(if is_demo { 120 } else { 0 });
+        let writes = model.program.module.entries.contains_key(&EntryKind::Decode.into());
+        if tokens > 0 && !writes { Err(Error::NoLogits.into()) } else { Ok(tokens) }
+    }
+
+    /// The text at the end, shown as it comes.
+    fn sample(&self, model: &Model, backend: &mut dyn Backend, step: u64, tokens: usize) -> Result<Option<String>> {
         if tokens == 0 {
             return Ok(None);
         }
         let sampling = Sampling { temperature: 0.8, top_k: Some(50), ..Sampling::default() };
         let mut show = text::printer(self.json);
         show("\n")?;
-        let text = text::write(backend, &model.program, "", tokens, &sampling, &mut show)?;
+        let text = text::write(backend, &model.program, step, "", tokens, &sampling, &mut show)?;
         show("\n")?;
         Ok(Some(text))
     }
@@ -239,7 +263,7 @@ fn summary(report: &Report, color: bool) -> String {
     let head = format!("{stopped}{} steps in {time}", report.steps);
     let mut out = format!("{head}  {}\n{}\n", losses.join("  "), report.folder.display());
     if report.stopped {
-        let _ = writeln!(out, "go on with: mngc run --resume {}", report.folder.display());
+        let _ = writeln!(out, "go on with: mngc run --resume {}", train::shown(&report.folder));
     }
     out
 }

@@ -101,7 +101,8 @@ impl Sample {
         let mut show = text::printer(self.json);
         show(&self.prompt)?;
         let (prompt, tokens) = (&self.prompt, self.tokens);
-        let text = text::write(backend.as_mut(), &model.program, prompt, tokens, &sampling, &mut show)?;
+        let step = trained.step.unwrap_or(model.program.recipe.steps);
+        let text = text::write(backend.as_mut(), &model.program, step, prompt, tokens, &sampling, &mut show)?;
         show("\n")?;
         if self.json {
             output::print_json(&Report { prompt: prompt.clone(), text })?;
@@ -114,8 +115,13 @@ impl Sample {
             (Some(model), _) => load::model(Some(model), None, &CompileOptions::default()),
             (None, Some(kept)) => {
                 let sets = kept.set.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-                load::kept("model", &kept.source, &CompileOptions { sets, ..CompileOptions::default() })
-                    .with_context(|| format!("the model of {}", trained.path.display()))
+                let micro_sequences = kept.micro_sequences;
+                load::kept(
+                    "model",
+                    &kept.source,
+                    &CompileOptions { sets, micro_sequences, ..CompileOptions::default() },
+                )
+                .with_context(|| format!("the model of {}", trained.path.display()))
             }
             (None, None) => {
                 let message = "no log.jsonl is beside the file to say which model it is of: give --model";

@@ -65,6 +65,12 @@ pub struct Manifest {
     pub set: BTreeMap<String, String>,
     /// Name of the model, for new run folders.
     pub name: String,
+    /// Sequences of a micro-step.
+    pub micro_sequences: usize,
+    /// Steps from one checkpoint to the next; 0 for none.
+    pub checkpoint_every: u64,
+    /// Checkpoints that are kept beside the best.
+    pub keep: usize,
     /// `--data`, if it was given.
     pub data: Option<String>,
     /// `--val`, if it was given.
@@ -73,6 +79,8 @@ pub struct Manifest {
     pub train_loss: Option<f64>,
     /// Loss of the last validation.
     pub val_loss: Option<f64>,
+    /// Updates before that validation.
+    pub val_step: Option<u64>,
     /// The slots in `state.safetensors`.
     pub slots: Vec<SlotEntry>,
     /// BLAKE3 of `state.safetensors`, hexadecimal.
@@ -130,7 +138,7 @@ pub fn save(folder: &Path, mut manifest: Manifest, tensors: Vec<Named>) -> Resul
         let text = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::from);
         let text = text.map_err(Error::io("write", &unfinished))?;
         files::write_atomically(&unfinished.join(MANIFEST), &text)?;
-        remove(&path)?;
+        retire(&path)?;
         fs::rename(&unfinished, &path).map_err(Error::io("rename", &unfinished))?;
         files::sync_folder(folder).map_err(Error::io("sync", folder))
     })();
@@ -142,10 +150,34 @@ pub fn save(folder: &Path, mut manifest: Manifest, tensors: Vec<Named>) -> Resul
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+    match if path.is_file() { fs::remove_file(path) } else { fs::remove_dir_all(path) } {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(e)),
         _ => Ok(()),
     }
+}
+
+/// Removes a checkpoint, which is whole or gone at any moment.
+fn retire(path: &Path) -> Result<()> {
+    let Some(name) = path.file_name().filter(|_| path.exists()) else { return Ok(()) };
+    let retired = path.with_file_name(format!("{UNFINISHED}{}", name.to_string_lossy()));
+    remove(&retired)?;
+    fs::rename(path, &retired).map_err(Error::io("rename", path))?;
+    remove(&retired)
+}
+
+/// Renames the checkpoints of a folder that are of later steps to `abandoned-STEP`: the run goes another way from here.
+pub fn abandon_later(folder: &Path, step: u64) -> Result<()> {
+    for (at, path) in list(folder)?.0.split_off(&(step + 1)) {
+        let abandoned = folder.join(format!("abandoned-{at}"));
+        remove(&abandoned)?;
+        fs::rename(&path, &abandoned).map_err(Error::io("rename", &path))?;
+    }
+    Ok(())
+}
+
+/// Bytes that writing or reading a checkpoint needs: all its slots at once, as f64.
+pub fn memory(module: &Module) -> u64 {
+    slots(module).map(|(_, data, _)| module.dims.elements(&data.ty.dims) as u64 * 8).sum()
 }
 
 fn hash(path: &Path) -> Result<String> {
@@ -162,9 +194,10 @@ fn list(folder: &Path) -> Result<(BTreeMap<u64, PathBuf>, Vec<PathBuf>)> {
         let entry = entry.map_err(Error::io("read", folder))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(UNFINISHED) {
+        let step = name.strip_prefix(PREFIX).and_then(|step| step.parse().ok());
+        if name.starts_with(UNFINISHED) || name.starts_with(files::TEMPORARY) {
             unfinished.push(entry.path());
-        } else if let Some(step) = name.strip_prefix(PREFIX).and_then(|step| step.parse().ok()) {
+        } else if let Some(step) = step.filter(|_| entry.path().join(MANIFEST).is_file()) {
             whole.insert(step, entry.path());
         }
     }
@@ -177,11 +210,13 @@ pub fn prune(folder: &Path, step: u64, keep: usize) -> Result<()> {
     let (mut whole, unfinished) = list(folder)?;
     whole.retain(|&at, _| at <= step);
     let old = whole.len().saturating_sub(keep.max(1));
-    let loss = |path: &Path| manifest(path).ok().and_then(|m| m.val_loss).filter(|loss| loss.is_finite());
+    // A loss of an earlier validation is that of other parameters.
+    let fresh = |path: &Path| manifest(path).ok().filter(|m| m.val_step == Some(m.step));
+    let loss = |path: &Path| fresh(path).and_then(|m| m.val_loss).filter(|loss| loss.is_finite());
     let losses = whole.values().filter_map(|path| loss(path).map(|loss| (loss, path)));
     let best = losses.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, path)| path);
     let outdated = whole.values().take(old).filter(|path| Some(*path) != best);
-    outdated.chain(&unfinished).try_for_each(|path| remove(path))
+    outdated.map(|path| retire(path)).chain(unfinished.iter().map(|path| remove(path))).collect()
 }
 
 /// The checkpoint that a path means: itself, or the last one of a run folder.

@@ -99,6 +99,8 @@ pub struct Start {
     pub batch: usize,
     /// Tokens in a sequence.
     pub sequence: usize,
+    /// Sequences in a micro-step.
+    pub micro_sequences: usize,
     /// Elements of all parameters.
     pub parameters: u64,
     /// Elements of the parameters that every token is computed with.

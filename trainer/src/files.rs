@@ -7,6 +7,9 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::error::{Error, Result};
 
+/// What the names of temporary files begin with.
+pub const TEMPORARY: &str = ".mngc-";
+
 /// Writes a file: to a temporary one beside it, which is synced to disk and then takes the name.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let folder = match path.parent() {
@@ -28,12 +31,12 @@ fn write(folder: &Path, path: &Path, contents: &[u8]) -> std::io::Result<()> {
 #[cfg(unix)]
 fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
-    Builder::new().prefix(".mngc-").permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
+    Builder::new().prefix(TEMPORARY).permissions(std::fs::Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
 #[cfg(not(unix))]
 fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
-    Builder::new().prefix(".mngc-").tempfile_in(folder)
+    Builder::new().prefix(TEMPORARY).tempfile_in(folder)
 }
 
 /// A renamed file is only safe once its folder is on disk too.

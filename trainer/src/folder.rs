@@ -59,6 +59,11 @@ impl RunFolder {
 
     fn begin(path: PathBuf) -> Result<RunFolder> {
         let lock = lock(&path)?;
+        // Whoever wrote checkpoints here, they are not this run's to replace.
+        let entries = fs::read_dir(&path).map_err(Error::io("read", &path))?;
+        if entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("checkpoint-")) {
+            return Err(Error::FolderTaken(path));
+        }
         let file = path.join(LOG);
         // `create_new` decides between two runs that were given one folder.
         match File::options().append(true).create_new(true).open(&file) {

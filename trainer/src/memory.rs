@@ -32,7 +32,18 @@ pub fn available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
+    let free = kilobytes.checked_mul(1024)?;
+    Some(limits().fold(free, u64::min))
+}
+
+/// What is left of the limits of a container: of control groups, version 2 and version 1.
+fn limits() -> impl Iterator<Item = u64> {
+    let files = [
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ];
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    files.into_iter().filter_map(move |(limit, used)| Some(number(limit)?.saturating_sub(number(used)?)))
 }
 
 /// Bytes as people write them.

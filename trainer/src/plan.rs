@@ -43,7 +43,8 @@ pub struct Options {
     pub dump_gradients: Vec<u64>,
     /// Goes on from this checkpoint, or from the last one of this run folder.
     pub resume: Option<PathBuf>,
-    /// Steps from one checkpoint to the next, 0 for none; without it, those from one validation to the next.
+    /// Steps from one checkpoint to the next, 0 for none; without it, those of the checkpoint that the run goes on from,
+    /// or those from one validation to the next.
     pub checkpoint_every: Option<u64>,
     /// Checkpoints that are kept beside the best, at least 1.
     pub keep: usize,
@@ -95,6 +96,11 @@ impl<'a> Plan<'a> {
         // A checkpoint of another model is told as such, whatever else would not fit then.
         let kept = options.resume.as_deref().map(|path| read_checkpoint(path, program, options, steps)).transpose()?;
         let (resume, mut values) = kept.unzip();
+        let done = resume.as_ref().map_or(0, |resume: &Resume| resume.manifest.step);
+        if let Some(step) = options.dump_gradients.iter().find(|&&step| step < done) {
+            let message = format!("--dump-gradients {step} was before the checkpoint, which is of step {done}");
+            return Err(Error::Option(message));
+        }
         let data = open_training(recipe, options, steps)?;
         let val = open_validation(recipe, options)?;
         check_scalars(program, steps)?;
@@ -102,7 +108,8 @@ impl<'a> Plan<'a> {
             values = Some(weights::read(path, &program.module)?);
         }
         let by_validation = recipe.validate.as_ref().map_or(0, |validation| validation.every);
-        let checkpoint_every = options.checkpoint_every.unwrap_or(by_validation);
+        let before = resume.as_ref().map(|resume| resume.manifest.checkpoint_every);
+        let checkpoint_every = options.checkpoint_every.or(before).unwrap_or(by_validation);
         Ok(Plan { program, options, steps, data, val, resume, values, checkpoint_every })
     }
 

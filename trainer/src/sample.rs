@@ -73,15 +73,17 @@ pub struct Generator<'a> {
     context: usize,
     /// Tokens that may be drawn: those below.
     vocabulary: usize,
+    /// Updates that the parameters have had, for models that depend on it.
+    step: u64,
     tokens: Vec<i32>,
 }
 
 impl<'a> Generator<'a> {
-    /// Begins with some tokens, at least one, on a backend that has the program's parameters. Tokens that stand for no
+    /// Begins with some tokens, at least one, on a backend that has the program's parameters after `step` updates. Tokens that stand for no
     /// text, which models have rows for, are never drawn.
     ///
     /// Fails where the model returns no logits, and on tokens that it has no row for.
-    pub fn new(backend: &'a mut dyn Backend, program: &Program, tokens: Vec<i32>) -> Result<Generator<'a>> {
+    pub fn new(backend: &'a mut dyn Backend, program: &Program, step: u64, tokens: Vec<i32>) -> Result<Generator<'a>> {
         let module = &program.module;
         let entry = module.entries.get(&EntryKind::Decode.into()).ok_or(Error::NoLogits)?;
         let input = entry.inputs.iter().position(|input| *input == Input::Batch("tokens".into()));
@@ -97,7 +99,7 @@ impl<'a> Generator<'a> {
                 rows.saturating_sub(1)
             )));
         }
-        Ok(Generator { backend, context, vocabulary: rows.min(VOCABULARY), tokens })
+        Ok(Generator { backend, context, vocabulary: rows.min(VOCABULARY), step, tokens })
     }
 
     /// The text so far.
@@ -115,7 +117,8 @@ impl<'a> Generator<'a> {
         let input = Tensor::ints([self.context], input)?;
         let inputs = BTreeMap::from([("tokens".to_string(), input)]);
         let entry = EntryKind::Decode;
-        let outputs = self.backend.run(entry.into(), &inputs, 0).map_err(|source| Error::Backend { entry, source })?;
+        let outputs =
+            self.backend.run(entry.into(), &inputs, self.step).map_err(|source| Error::Backend { entry, source })?;
         let logits = outputs.get("logits").filter(|logits| logits.rank() == 2 && logits.sizes()[0] == self.context);
         let logits = logits.and_then(Tensor::as_floats).ok_or(Error::NoOutput { entry, name: "logits" })?;
         let classes = logits.len() / self.context;

@@ -1,7 +1,7 @@
 //! What a run left: parameters, and the texts of the model that they are of.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,8 @@ pub struct Trained {
     pub checkpoint: Option<Manifest>,
     /// What the model was compiled from, where that is known.
     pub model: Option<KeptModel>,
+    /// Updates that were made, where that is known.
+    pub step: Option<u64>,
 }
 
 /// What a model was compiled from.
@@ -34,26 +36,31 @@ pub struct KeptModel {
     pub source: Vec<Source>,
     /// The settings of the command line.
     pub set: BTreeMap<String, String>,
+    /// Sequences in a micro-step.
+    pub micro_sequences: Option<usize>,
 }
 
-/// What a path means: a checkpoint; a run folder, of whose `final.safetensors` and last checkpoint the newer counts; or a
-/// safetensors file, whose model is that of the log beside it, if there is one.
+/// What a path means: a checkpoint; a run folder, whose `final.safetensors` counts if its run came to its end, and else
+/// the last checkpoint; or a safetensors file, whose model is that of the log beside it, if there is one.
 pub fn open(path: &Path) -> Result<Trained> {
     let last = path.join(FINAL);
-    let written = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
-    // A run that went on from its end has not come to its new one yet.
-    let went_on = checkpoint::find(path).is_ok_and(|checkpoint| written(&checkpoint) > written(&last));
-    if path.is_dir() && last.is_file() && !went_on {
-        return Ok(Trained { model: log(path)?, path: last, checkpoint: None });
-    }
-    if path.is_file() {
-        let folder = path.parent().unwrap_or(Path::new(""));
-        return Ok(Trained { path: path.to_path_buf(), checkpoint: None, model: log(folder)? });
+    let (folder, is_file) = if path.is_file() { (path.parent().unwrap_or(Path::new("")), true) } else { (path, false) };
+    let log = log(folder)?;
+    let ended = log.as_ref().is_some_and(|log| log.ended);
+    let is_final = last.is_file() && (ended || checkpoint::find(path).is_err());
+    if is_file || is_final {
+        let path = if is_file { path.to_path_buf() } else { last };
+        let (model, step) = log.map(|log| (log.model, log.step)).unzip();
+        return Ok(Trained { path, checkpoint: None, model, step });
     }
     let path = checkpoint::find(path)?;
     let manifest = checkpoint::manifest(&path)?;
-    let model = KeptModel { source: manifest.source.clone(), set: manifest.set.clone() };
-    Ok(Trained { path, model: Some(model), checkpoint: Some(manifest) })
+    let model = KeptModel {
+        source: manifest.source.clone(),
+        set: manifest.set.clone(),
+        micro_sequences: Some(manifest.micro_sequences),
+    };
+    Ok(Trained { path, model: Some(model), step: Some(manifest.step), checkpoint: Some(manifest) })
 }
 
 impl Trained {
@@ -66,14 +73,40 @@ impl Trained {
     }
 }
 
-/// The model of the run that a log is of.
-fn log(folder: &Path) -> Result<Option<KeptModel>> {
-    let path = folder.join(LOG);
-    if !fs::exists(&path).map_err(Error::io("read", &path))? {
-        return Ok(None);
+/// What a log says of its run.
+struct Log {
+    model: KeptModel,
+    /// Updates that were made.
+    step: u64,
+    /// Whether the run came to its end.
+    ended: bool,
+}
+
+/// The log of a folder; none where there is none, or something else of that name.
+fn log(folder: &Path) -> Result<Option<Log>> {
+    #[derive(Deserialize)]
+    struct Line {
+        event: String,
+        step: Option<u64>,
+        error: Option<String>,
+        #[serde(default)]
+        stopped: bool,
     }
-    let mut line = String::new();
-    let file = File::open(&path).map_err(Error::io("read", &path))?;
-    BufReader::new(file).read_line(&mut line).map_err(Error::io("read", &path))?;
-    serde_json::from_str(&line).map(Some).map_err(|e| Error::io("read", &path)(e.into()))
+    let path = folder.join(LOG);
+    let Ok(file) = File::open(&path) else { return Ok(None) };
+    let mut log = None;
+    for line in BufReader::new(file).lines() {
+        let text = line.map_err(Error::io("read", &path))?;
+        let Some(log) = &mut log else {
+            let Ok(model) = serde_json::from_str(&text) else { return Ok(None) };
+            log = Some(Log { model, step: 0, ended: false });
+            continue;
+        };
+        let Ok(line) = serde_json::from_str::<Line>(&text) else { break };
+        if line.event == "step" {
+            log.step = line.step.map_or(log.step, |step| step + 1);
+        }
+        log.ended = line.event == "end" && line.error.is_none() && !line.stopped;
+    }
+    Ok(log)
 }

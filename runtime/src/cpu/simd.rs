@@ -1,6 +1,6 @@
 //! The choice of an instruction set at run time.
 //!
-//! A function written with [`vectorised!`] is compiled for each level; which one runs is decided by the processor. The
+//! A function written with `vectorised!` is compiled for each level; which one runs is decided by the processor. The
 //! body sees the level as a constant that says whether a fused multiply-add is one instruction. Results may differ from
 //! one level to the other in their last bits, never from one run to the other.
 

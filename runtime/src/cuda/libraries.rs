@@ -205,7 +205,11 @@ fn data_folders() -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nvrtc-")));
     let mut folders: Vec<PathBuf> = ours.collect();
-    folders.sort();
+    let version = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        name.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect::<Vec<u64>>()
+    };
+    folders.sort_by_key(version);
     folders.reverse();
     folders
 }

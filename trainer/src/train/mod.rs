@@ -12,6 +12,7 @@ use mngc_compiler::ir::{EntryKind, Module, Slot};
 use mngc_runtime::{Backend, Tensor};
 use serde::Serialize;
 
+use crate::checkpoint;
 use crate::data::{Batch, batch};
 use crate::error::{Error, Result};
 use crate::event::{Event, Start, program_hash};
@@ -51,7 +52,11 @@ pub fn train(mut plan: Plan, backend: &mut dyn Backend, on_event: &mut dyn FnMut
     let options = plan.options;
     let folder = match (&options.out, &plan.resume) {
         (Some(out), _) => RunFolder::at(out)?,
-        (None, Some(resume)) => RunFolder::resume(&resume.folder, resume.manifest.step)?,
+        (None, Some(resume)) => {
+            let folder = RunFolder::resume(&resume.folder, resume.manifest.step)?;
+            checkpoint::abandon_later(&resume.folder, resume.manifest.step)?;
+            folder
+        }
         (None, None) => RunFolder::create(Path::new("runs"), &options.name)?,
     };
     let started = Instant::now();
@@ -65,6 +70,7 @@ pub fn train(mut plan: Plan, backend: &mut dyn Backend, on_event: &mut dyn FnMut
         train_loss: None,
         first_val_loss: None,
         val_loss: None,
+        val_step: None,
         stopped: false,
         checkpoint: None,
         replay: None,
@@ -123,6 +129,8 @@ struct Run<'a> {
     train_loss: Option<f64>,
     first_val_loss: Option<f64>,
     val_loss: Option<f64>,
+    /// Updates before that validation.
+    val_step: Option<u64>,
     /// Whether it ended because it was asked to.
     stopped: bool,
     /// The last checkpoint in the run folder that is of this run, with its step.
@@ -137,7 +145,7 @@ impl Run<'_> {
         match &self.plan.resume {
             Some(resume) => {
                 self.steps = resume.manifest.step;
-                self.val_loss = resume.manifest.val_loss;
+                (self.val_loss, self.val_step) = (resume.manifest.val_loss, resume.manifest.val_step);
                 if self.plan.options.out.is_none() {
                     self.checkpoint = Some((self.steps, resume.path.clone()));
                 }
@@ -147,18 +155,21 @@ impl Run<'_> {
             None => self.emit(Event::Start(start))?,
         }
         initialize(self.backend, &self.plan.program.module, values.unwrap_or_default())?;
-        self.keep_for_replay()?;
+        let mut done = self.keep_for_replay();
         if self.plan.resume.is_none() {
-            let done = self.validate_if_due();
-            self.located(done)?;
+            done = done.and_then(|()| self.validate_if_due());
         }
+        self.located(done)?;
         while self.steps < self.plan.steps {
             if self.plan.options.stop.load(Ordering::Relaxed) {
                 self.stopped = true;
                 return self.checkpoint();
             }
-            self.keep_for_replay()?;
-            let done = self.step().and_then(|()| self.validate_if_due()).and_then(|()| self.checkpoint_if_due());
+            let done = self.keep_for_replay();
+            let done = done
+                .and_then(|()| self.step())
+                .and_then(|()| self.validate_if_due())
+                .and_then(|()| self.checkpoint_if_due());
             self.located(done)?;
         }
         let done = self.save_parameters();
@@ -188,6 +199,7 @@ impl Run<'_> {
             schedule_steps: recipe.steps,
             batch: recipe.batch,
             sequence: recipe.sequence,
+            micro_sequences: recipe.micro_sequences,
             parameters: counts.total,
             active_parameters: counts.active,
             embedding_parameters: counts.embedding,
@@ -251,7 +263,7 @@ impl Run<'_> {
         }
         // The runs have equally many sequences, so that the mean of their means is the mean of all.
         let val_loss = sum / (sequences / validation.micro_sequences) as f64;
-        self.val_loss = Some(val_loss);
+        (self.val_loss, self.val_step) = (Some(val_loss), Some(step));
         self.first_val_loss = self.first_val_loss.or(self.val_loss);
         self.emit(Event::Val { step, val_loss, ms: milliseconds(started), tokens: validation.tokens as u64 })?;
         self.finite("val_loss", step, val_loss)
@@ -272,9 +284,15 @@ impl Run<'_> {
         run_entry(self.backend, entry, &inputs, step)
     }
 
+    /// Keeps the slots for [`nan::locate`]. Where one is spoilt, those before the step that spoilt it stay.
     fn keep_for_replay(&mut self) -> Result<()> {
         if self.plan.options.find_nan {
-            self.replay = Some(self.slots()?);
+            let slots = self.slots()?;
+            for (slot, tensor) in slots.iter().filter(|_| self.replay.is_some()) {
+                let name = &self.plan.program.module.slots[*slot].name;
+                self.check_finite(name, tensor)?;
+            }
+            self.replay = Some(slots);
         }
         Ok(())
     }
@@ -282,7 +300,11 @@ impl Run<'_> {
     /// In place of a number that is none, where it came from, if that was asked for.
     fn located(&self, done: Result<()>) -> Result<()> {
         match (done, &self.replay) {
-            (Err(error @ Error::NotFinite { .. }), Some(slots)) => Err(nan::locate(self.plan, slots, error)?),
+            (Err(error @ Error::NotFinite { .. }), Some(slots)) => match nan::locate(self.plan, slots, &error) {
+                Ok(Some(origin)) => Err(Error::Origin(Box::new(origin))),
+                // The error that was to be explained says more than why it cannot be.
+                Ok(None) | Err(_) => Err(error),
+            },
             (done, _) => done,
         }
     }
@@ -295,16 +317,19 @@ impl Run<'_> {
     fn diverged(&self, what: String, step: u64, value: f64) -> Error {
         let resumed = self.plan.resume.as_ref().map(|resume| &resume.path);
         let from = self.checkpoint.as_ref().map(|(_, path)| path).or(resumed);
+        // In a folder of its own, the search does not cut a log that belongs to another run.
+        let elsewhere = if self.checkpoint.is_none() { " --out NEW_FOLDER" } else { "" };
         let checkpoint = from.map(|path| {
-            format!("`mngc run --resume {} --find-nan` finds where; the checkpoint itself is sound", shown(path))
+            let path = shown(path);
+            format!("`mngc run --resume {path} --find-nan{elsewhere}` finds where; the checkpoint itself is sound")
         });
-        let again = || "the same command with --find-nan finds where".to_string();
+        let again = || "the same command with --find-nan, into another folder, finds where".to_string();
         Error::NotFinite { what, step, value, checkpoint: checkpoint.or_else(|| Some(again())) }
     }
 }
 
 /// A path as an argument of a shell command.
-fn shown(path: &Path) -> String {
+pub fn shown(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }

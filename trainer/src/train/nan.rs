@@ -61,20 +61,19 @@ struct Findings {
 }
 
 /// Runs a step again on the reference, from the slots before it, with the validation that may follow. Gives the origin
-/// of the numbers that are none; or where the reference has none, the error that it was to explain.
-pub(super) fn locate(plan: &Plan, slots: &[(Slot, Tensor)], error: Error) -> Result<Error> {
+/// of the numbers that are none, if the reference has some.
+pub(super) fn locate(plan: &Plan, slots: &[(Slot, Tensor)], error: &Error) -> Result<Option<Origin>> {
     let Plan { program, options, .. } = plan;
-    let Error::NotFinite { step, .. } = error else { return Ok(error) };
+    let Error::NotFinite { what, step, .. } = error else { return Ok(None) };
     let precision = if options.precision == "f64" { Precision::F64 } else { Precision::Rounded };
     let mut reference = Reference::new(program.module.clone(), options.seed, precision);
     initialize(&mut reference, &program.module, slots.to_vec())?;
     // A validation counts the updates before it, everything else the step that it is part of.
-    let updates = if matches!(&error, Error::NotFinite { what, .. } if what == "val_loss") { step } else { step + 1 };
-    let origin = match updates.checked_sub(1).map(|step| replay_step(plan, &mut reference, step)).transpose()? {
-        Some(Some(origin)) => Some(origin),
-        _ => replay_validation(plan, &mut reference, updates)?,
-    };
-    Ok(origin.map_or(error, |origin| Error::Origin(Box::new(origin))))
+    let updates = if what == "val_loss" { *step } else { step + 1 };
+    match updates.checked_sub(1).map(|step| replay_step(plan, &mut reference, step)).transpose()? {
+        Some(Some(origin)) => Ok(Some(origin)),
+        _ => replay_validation(plan, &mut reference, updates),
+    }
 }
 
 fn replay_step(plan: &Plan, reference: &mut Reference, step: u64) -> Result<Option<Origin>> {

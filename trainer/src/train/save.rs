@@ -16,7 +16,9 @@ impl Run<'_> {
     pub(super) fn checkpoint_if_due(&mut self) -> Result<()> {
         let every = self.plan.checkpoint_every;
         let cut_off = self.steps == self.plan.steps && self.steps < self.plan.program.recipe.steps;
-        if every != 0 && (self.steps.is_multiple_of(every) || cut_off) { self.checkpoint() } else { Ok(()) }
+        let unwanted = self.plan.options.checkpoint_every == Some(0);
+        let due = every != 0 && self.steps.is_multiple_of(every) || cut_off && !unwanted;
+        if due { self.checkpoint() } else { Ok(()) }
     }
 
     /// Writes a checkpoint, unless the run has just begun with it.
@@ -31,7 +33,7 @@ impl Run<'_> {
         let tensors = slots.map(|(slot, data, _)| self.named(slot, &data.name, checkpoint::format(data, precision)));
         let tensors: Vec<Named> = tensors.collect::<Result<_>>()?;
         // The last update is followed by no loss that would show it, and a checkpoint that is spoilt is none.
-        self.check_finite(&tensors)?;
+        tensors.iter().try_for_each(|t| self.check_finite(&t.name, &t.tensor))?;
         self.folder.sync()?;
         let path = checkpoint::save(self.folder.path(), self.manifest(), tensors)?;
         checkpoint::prune(self.folder.path(), self.steps, self.plan.options.keep)?;
@@ -53,10 +55,14 @@ impl Run<'_> {
             source: options.sources.clone(),
             set: options.set.clone(),
             name: options.name.clone(),
+            micro_sequences: recipe.micro_sequences,
+            checkpoint_every: self.plan.checkpoint_every,
+            keep: options.keep,
             data: options.data.clone(),
             val: options.val.clone(),
             train_loss: self.train_loss,
             val_loss: self.val_loss,
+            val_step: self.val_step,
             slots: checkpoint::entries(module),
             state_hash: String::new(),
             may_differ: checkpoint::MAY_DIFFER.map(String::from).to_vec(),
@@ -80,18 +86,17 @@ impl Run<'_> {
         let params = self.plan.program.module.params();
         let tensors = params.map(|(slot, data)| self.named(slot, &data.name, data.ty.dtype.into()));
         let tensors: Vec<Named> = tensors.collect::<Result<_>>()?;
-        self.check_finite(&tensors)?;
+        tensors.iter().try_for_each(|t| self.check_finite(&t.name, &t.tensor))?;
         weights::write(&self.folder.file(FINAL), tensors)
     }
 
-    fn check_finite(&self, tensors: &[Named]) -> Result<()> {
-        for Named { name, tensor, .. } in tensors {
-            let values = tensor.as_floats().unwrap_or_default();
-            if let Some(&value) = values.iter().find(|x| !x.is_finite()) {
-                return Err(self.diverged(format!("a value of `{name}`"), self.steps.saturating_sub(1), value));
-            }
+    /// Fails where an update has left a value that is no number.
+    pub(super) fn check_finite(&self, name: &str, tensor: &Tensor) -> Result<()> {
+        let values = tensor.as_floats().unwrap_or_default();
+        match values.iter().find(|x| !x.is_finite()) {
+            Some(&value) => Err(self.diverged(format!("a value of `{name}`"), self.steps.saturating_sub(1), value)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What a checkpoint would hold, now.
