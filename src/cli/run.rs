@@ -83,7 +83,7 @@ pub struct Run {
 
     /// Keep the last N checkpoints, and the one with the lowest validation loss
     /// [default: 2, or as before]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), verbatim_doc_comment)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
 
     /// Where the loss is no number, name the op that made it so, its line and layer; steps take longer
