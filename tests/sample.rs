@@ -169,7 +169,7 @@ fn without_a_model_the_demo_runs_and_writes_a_text() {
     let (out, err) = (common::stdout(&output), common::stderr(&output));
     assert_eq!(output.status.code(), Some(0), "{err}");
     let run = folder.path().join("runs/demo-001");
-    for part in ["parameters", "tokens needed", "memory", "threads", "about", "runs/demo-001"] {
+    for part in ["parameters", "tokens needed", "memory", "threads", "  time ", "runs/demo-001"] {
         assert!(err.contains(part), "{part}: {err}");
     }
     assert!(out.contains("1 steps in") && out.contains(" → "), "{out}");
