@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use mngc_runtime::cpu::simd;
 use mngc_runtime::cuda::libraries::{self, Found, Library, Missing};
-use mngc_trainer::{demo, memory};
+use mngc_runtime::folders;
+use mngc_trainer::memory;
 use serde::Serialize;
 
 use crate::output;
@@ -105,8 +106,8 @@ impl Report {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             simd: simd::level().name(),
             memory_free: memory::available(),
-            cache: demo::cache_folder(),
-            data: libraries::data_folder(),
+            cache: folders::cache(),
+            data: folders::data(),
             driver,
             gpus: gpus.into_iter().map(gpu).collect(),
             nvrtc: LibraryReport::new(&Library::Nvrtc.find()),

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mngc_runtime::folders;
+
 use crate::data::shard_bytes;
 use crate::error::{Error, Result};
 use crate::files;
@@ -58,15 +60,7 @@ pub fn bundled(pattern: &str) -> Result<Option<PathBuf>> {
         _ => return Err(Error::Option(format!("no bundled data is named `{name}`: demo-train and demo-val are"))),
     };
     let missing = || Error::Option("the demo's data needs a cache folder: set HOME or XDG_CACHE_HOME".into());
-    shard(&cache_folder().ok_or_else(missing)?, text).map(Some)
-}
-
-/// The folder for what can be made again: `mngc` in `XDG_CACHE_HOME`, or else in `~/.cache`; none without a home.
-pub fn cache_folder() -> Option<PathBuf> {
-    // Relative paths are to be ignored: https://specifications.freedesktop.org/basedir-spec/latest/
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let folder = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(folder.join("mngc"))
+    shard(&folders::cache().ok_or_else(missing)?, text).map(Some)
 }
 
 fn shard(cache: &Path, text: &Text) -> Result<PathBuf> {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use libloading::{Library as Handle, Symbol};
 
+use crate::folders;
+
 /// A library of NVIDIA's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
@@ -199,7 +201,7 @@ fn shortened(error: &libloading::Error) -> String {
 
 /// Folders in the data folder whose names begin with `nvrtc-`, the newest version first.
 fn data_folders() -> Vec<PathBuf> {
-    let Some(data) = data_folder() else { return Vec::new() };
+    let Some(data) = folders::data() else { return Vec::new() };
     let entries = std::fs::read_dir(&data).into_iter().flatten().flatten();
     let ours = entries
         .map(|entry| entry.path())
@@ -212,13 +214,6 @@ fn data_folders() -> Vec<PathBuf> {
     folders.sort_by_key(version);
     folders.reverse();
     folders
-}
-
-/// The folder for what is fetched once: `mngc` in `XDG_DATA_HOME`, or else in `~/.local/share`; none without a home.
-pub fn data_folder() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let folder = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))?;
-    Some(folder.join("mngc"))
 }
 
 /// `site-packages` (Debian: `dist-packages`) beside every folder of the path that has a Python, and in the home folder.
