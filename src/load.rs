@@ -28,7 +28,7 @@ pub struct Model {
 }
 
 /// A program as backends run it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Schedule {
     /// The program's module, fused.
     pub module: Module,

@@ -17,10 +17,10 @@ pub struct Screen {
     /// Bytes that the machine has free, where that is known.
     free: Option<u64>,
     threads: usize,
+    /// Floating-point operations that are left to do.
+    flops: f64,
     /// Floating-point operations a second, where the device can measure them.
     peak: Option<f64>,
-    /// Seconds from the operations and the peak.
-    seconds: Option<f64>,
     /// Steps that were made before.
     done: u64,
 }
@@ -30,8 +30,8 @@ pub struct Screen {
 const REACHED: f64 = 0.65;
 
 impl Screen {
-    /// Of a plan on a backend. Measures the peak, which takes a moment.
-    pub fn new(plan: &Plan, schedule: &Schedule, needed: u64, backend: &dyn Backend) -> Screen {
+    /// Of a plan, on a backend that is still to be opened.
+    pub fn new(plan: &Plan, schedule: &Schedule, needed: u64) -> Screen {
         let flops = |kind: EntryKind| {
             let entry = schedule.plan.entries.get(&EntryKey::from(kind));
             let launches = entry.into_iter().flat_map(|entry| &entry.launches);
@@ -45,16 +45,13 @@ impl Screen {
             let times = (done..=plan.steps).filter(|&updates| plan.validates_after(updates)).count();
             flops(EntryKind::Evaluate) * (runs * times) as f64
         });
-        let peak = backend.peak_flops();
-        let all = step * plan.steps.saturating_sub(done) as f64 + validation;
-        Screen {
-            memory: needed,
-            free: memory::available(),
-            threads: backend.threads(),
-            peak,
-            seconds: peak.map(|peak| all / (peak * REACHED)),
-            done,
-        }
+        let flops = step * plan.steps.saturating_sub(done) as f64 + validation;
+        Screen { memory: needed, free: memory::available(), threads: 1, flops, peak: None, done }
+    }
+
+    /// With what is known of the backend. Measures its peak, which takes a moment.
+    pub fn on(self, backend: &dyn Backend) -> Screen {
+        Screen { threads: backend.threads(), peak: backend.peak_flops(), ..self }
     }
 
     /// The lines.
@@ -76,7 +73,7 @@ impl Screen {
         let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
         let peak = self.peak.map(|peak| format!(", {:.0} GFLOP/s", peak / 1e9)).unwrap_or_default();
         row("device", format!("{}, {threads}{peak}", start.device));
-        if let Some(seconds) = self.seconds {
+        if let Some(seconds) = self.peak.map(|peak| self.flops / (peak * REACHED)) {
             let time = if seconds < 1.0 { "under a second".into() } else { format!("about {}", wait(seconds)) };
             row("time", time);
         }

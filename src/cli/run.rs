@@ -139,10 +139,10 @@ impl Run {
         let needed = device.memory(&model.program, &schedule) + checkpoint::memory(&model.program.module);
         self.check_memory(needed, &plan, &model, device)?;
         let seed = options.seed;
-        let mut backend =
-            device.open_scheduled(&model.program, schedule.clone(), seed, self.threads.map(|n| n as usize))?;
-        let screen = (!self.quiet).then(|| Screen::new(&plan, &schedule, needed, backend.as_ref()));
-        drop(schedule);
+        let screen = (!self.quiet).then(|| Screen::new(&plan, &schedule, needed));
+        let threads = self.threads.map(|n| n as usize);
+        let mut backend = device.open_scheduled(&model.program, schedule, seed, threads)?;
+        let screen = screen.map(|screen| screen.on(backend.as_ref()));
         let training = Arc::new(AtomicBool::new(true));
         signals::set_on_stop(options.stop.clone(), training.clone())?;
         let mut progress = Progress::new(screen);

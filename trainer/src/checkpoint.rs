@@ -12,13 +12,11 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use mngc_compiler::ir::{Module, Slot, SlotData, SlotRole};
 use mngc_runtime::{Format, Tensor};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{CheckpointFault, Error, Result, WeightFault};
+use crate::error::{CheckpointFault, Error, Result};
 use crate::event::Source;
 use crate::files;
 use crate::weights::{self, Named};
@@ -204,11 +202,10 @@ fn list(folder: &Path) -> Result<(BTreeMap<u64, PathBuf>, Vec<PathBuf>)> {
     Ok((whole, unfinished))
 }
 
-/// Keeps the last `keep` checkpoints up to a step and the one with the least validation loss; removes the others, and
-/// what was left half-written. Later ones, which a run that goes on from an older one comes upon, are not touched.
-pub fn prune(folder: &Path, step: u64, keep: usize) -> Result<()> {
-    let (mut whole, unfinished) = list(folder)?;
-    whole.retain(|&at, _| at <= step);
+/// Keeps the last `keep` checkpoints and the one with the least validation loss; removes the others, and what was left
+/// half-written.
+pub fn prune(folder: &Path, keep: usize) -> Result<()> {
+    let (whole, unfinished) = list(folder)?;
     let old = whole.len().saturating_sub(keep.max(1));
     // A loss of an earlier validation is that of other parameters.
     let fresh = |path: &Path| manifest(path).ok().filter(|m| m.val_step == Some(m.step));
@@ -265,25 +262,7 @@ pub fn load(path: &Path, manifest: &Manifest, module: &Module) -> Result<Vec<(Sl
     if found != manifest.state_hash {
         return Err(fail(CheckpointFault::Hash));
     }
-    let open = File::open(&file).map_err(Error::io("read", &file))?;
-    // SAFETY: read only; the reader of the format checks every offset, and the contents were hashed just now.
-    let map = unsafe { Mmap::map(&open) }.map_err(Error::io("read", &file))?;
-    let tensors = SafeTensors::deserialize(&map).map_err(|source| Error::Safetensors { path: file.clone(), source })?;
-    let mut names: Vec<&str> = tensors.names();
-    let mut slots_read = Vec::new();
-    let mut faults = Vec::new();
-    for (slot, data, _) in slots(module) {
-        names.retain(|name| *name != data.name);
-        match tensors.tensor(&data.name) {
-            Err(_) => faults.push(WeightFault::Missing(data.name.clone())),
-            Ok(view) => match weights::stored(&view, data, &module.dims.sizes(&data.ty.dims))? {
-                Ok(tensor) => slots_read.push((slot, tensor)),
-                Err(fault) => faults.push(fault),
-            },
-        }
-    }
-    faults.extend(names.into_iter().map(|name| WeightFault::Unknown(name.to_string())));
-    if faults.is_empty() { Ok(slots_read) } else { Err(Error::Weights { path: file, faults }) }
+    weights::read_slots(&file, module, slots(module).map(|(slot, data, _)| (slot, data)), &[])
 }
 
 /// The format that a slot is written in: its own, or f64 where nothing was rounded.

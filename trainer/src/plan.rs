@@ -59,6 +59,8 @@ pub struct Options {
 pub struct Plan<'a> {
     /// What runs.
     pub program: &'a Program,
+    /// [`program_hash`] of what runs.
+    pub program_hash: String,
     /// What was asked for.
     pub options: &'a Options,
     /// Steps that the run makes.
@@ -94,7 +96,9 @@ impl<'a> Plan<'a> {
         let steps = steps(recipe, options)?;
         check_dumps(program, options, steps)?;
         // A checkpoint of another model is told as such, whatever else would not fit then.
-        let kept = options.resume.as_deref().map(|path| read_checkpoint(path, program, options, steps)).transpose()?;
+        let program_hash = program_hash(&program.module);
+        let read = |path| read_checkpoint(path, program, &program_hash, options, steps);
+        let kept = options.resume.as_deref().map(read).transpose()?;
         let (resume, mut values) = kept.unzip();
         let done = resume.as_ref().map_or(0, |resume: &Resume| resume.manifest.step);
         if let Some(step) = options.dump_gradients.iter().find(|&&step| step < done) {
@@ -110,7 +114,7 @@ impl<'a> Plan<'a> {
         let by_validation = recipe.validate.as_ref().map_or(0, |validation| validation.every);
         let before = resume.as_ref().map(|resume| resume.manifest.checkpoint_every);
         let checkpoint_every = options.checkpoint_every.or(before).unwrap_or(by_validation);
-        Ok(Plan { program, options, steps, data, val, resume, values, checkpoint_every })
+        Ok(Plan { program, program_hash, options, steps, data, val, resume, values, checkpoint_every })
     }
 
     /// Tokens of training data that the run reads.
@@ -130,13 +134,14 @@ impl<'a> Plan<'a> {
 fn read_checkpoint(
     path: &Path,
     program: &Program,
+    program_hash: &str,
     options: &Options,
     steps: u64,
 ) -> Result<(Resume, Vec<(Slot, Tensor)>)> {
     let path = checkpoint::find(path)?;
     let manifest = checkpoint::manifest(&path)?;
     let fail = |fault| Error::Checkpoint { path: path.clone(), fault };
-    if manifest.program_hash != program_hash(&program.module) {
+    if manifest.program_hash != program_hash {
         return Err(fail(CheckpointFault::Program));
     }
     if manifest.tokens != manifest.step.saturating_mul(program.recipe.batch as u64) {

@@ -21,6 +21,17 @@ const MASK_BUFFERS: [&str; 2] = [".attn.bias", ".attn.masked_bias"];
 /// Fails with everything that does not fit, not only the first. The mask buffers that Hugging Face writes beside the
 /// parameters (`*.attn.bias`, `*.attn.masked_bias`) are passed over unless the model has parameters of these names.
 pub fn read(path: &Path, module: &Module) -> Result<Vec<(Slot, Tensor)>> {
+    read_slots(path, module, module.params(), &MASK_BUFFERS)
+}
+
+/// Reads these slots from a safetensors file with exactly their tensors, and others whose names end with some of
+/// `passed_over`.
+pub(crate) fn read_slots<'m>(
+    path: &Path,
+    module: &Module,
+    slots: impl Iterator<Item = (Slot, &'m SlotData)>,
+    passed_over: &[&str],
+) -> Result<Vec<(Slot, Tensor)>> {
     if path.is_dir() {
         return Err(Error::WeightsFolder { path: path.to_path_buf() });
     }
@@ -31,7 +42,7 @@ pub fn read(path: &Path, module: &Module) -> Result<Vec<(Slot, Tensor)>> {
     let mut found: BTreeMap<String, TensorView> = tensors.tensors().into_iter().collect();
     let mut weights = Vec::new();
     let mut faults = Vec::new();
-    for (slot, data) in module.params() {
+    for (slot, data) in slots {
         match found.remove(&data.name) {
             None => faults.push(WeightFault::Missing(data.name.clone())),
             Some(view) => match stored(&view, data, &module.dims.sizes(&data.ty.dims))? {
@@ -40,17 +51,13 @@ pub fn read(path: &Path, module: &Module) -> Result<Vec<(Slot, Tensor)>> {
             },
         }
     }
-    let unknown = found.into_keys().filter(|name| !MASK_BUFFERS.iter().any(|buffer| name.ends_with(buffer)));
+    let unknown = found.into_keys().filter(|name| !passed_over.iter().any(|buffer| name.ends_with(buffer)));
     faults.extend(unknown.map(WeightFault::Unknown));
     if faults.is_empty() { Ok(weights) } else { Err(Error::Weights { path: path.to_path_buf(), faults }) }
 }
 
 /// A slot's tensor as a file has it, or what is wrong with it.
-pub(crate) fn stored(
-    view: &TensorView,
-    slot: &SlotData,
-    sizes: &[usize],
-) -> Result<std::result::Result<Tensor, WeightFault>> {
+fn stored(view: &TensorView, slot: &SlotData, sizes: &[usize]) -> Result<std::result::Result<Tensor, WeightFault>> {
     let name = || slot.name.clone();
     let Some(format) = format(view.dtype()) else {
         return Ok(Err(WeightFault::DType { name: name(), found: view.dtype().to_string() }));

@@ -1,5 +1,7 @@
 //! Sequences of tokens with their targets.
 
+use std::collections::BTreeMap;
+
 use mngc_runtime::{Result, Tensor};
 
 use super::Shards;
@@ -11,6 +13,13 @@ pub struct Batch {
     pub tokens: Tensor,
     /// What it is to predict: the token after each.
     pub targets: Tensor,
+}
+
+impl Batch {
+    /// As the inputs of an entry, by name.
+    pub fn inputs(self) -> BTreeMap<String, Tensor> {
+        BTreeMap::from([("tokens".to_string(), self.tokens), ("targets".to_string(), self.targets)])
+    }
 }
 
 /// The sequences `first..first + count` of a stream. Sequence j reads tokens [j·T, j·T + T]: its targets are its tokens

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::checkpoint;
 use crate::data::{Batch, batch};
 use crate::error::{Error, Result};
-use crate::event::{Event, Start, program_hash};
+use crate::event::{Event, Start};
 use crate::folder::RunFolder;
 use crate::parameters;
 use crate::plan::Plan;
@@ -191,7 +191,7 @@ impl Run<'_> {
             model: recipe.model.clone(),
             source: options.sources.clone(),
             set: options.set.clone(),
-            program_hash: program_hash(module),
+            program_hash: self.plan.program_hash.clone(),
             device: self.backend.name().to_string(),
             precision: options.precision.clone(),
             seed: options.seed,
@@ -270,8 +270,7 @@ impl Run<'_> {
     }
 
     fn loss(&mut self, entry: EntryKind, batch: Batch, step: u64) -> Result<f64> {
-        let inputs = BTreeMap::from([("tokens".to_string(), batch.tokens), ("targets".to_string(), batch.targets)]);
-        let outputs = self.run(entry, inputs, step)?;
+        let outputs = self.run(entry, batch.inputs(), step)?;
         outputs.get("loss").and_then(Tensor::item).ok_or(Error::NoOutput { entry, name: "loss" })
     }
 

@@ -80,7 +80,7 @@ fn replay_step(plan: &Plan, reference: &mut Reference, step: u64) -> Result<Opti
     let recipe = &plan.program.recipe;
     for micro_step in 0..recipe.micro_steps() {
         let first = step * recipe.sequences() as u64 + (micro_step * recipe.micro_sequences) as u64;
-        let inputs = inputs(&plan.data, first, recipe.micro_sequences, recipe.sequence)?;
+        let inputs = batch(&plan.data, first, recipe.micro_sequences, recipe.sequence)?.inputs();
         if let Some(origin) = run(reference, EntryKind::MicroStep, &inputs, step)? {
             return Ok(Some(origin));
         }
@@ -92,17 +92,12 @@ fn replay_validation(plan: &Plan, reference: &mut Reference, updates: u64) -> Re
     let due = plan.val.as_ref().filter(|_| plan.validates_after(updates));
     let Some((validation, shards)) = due else { return Ok(None) };
     for first in (0..validation.tokens / validation.sequence).step_by(validation.micro_sequences) {
-        let inputs = inputs(shards, first as u64, validation.micro_sequences, validation.sequence)?;
+        let inputs = batch(shards, first as u64, validation.micro_sequences, validation.sequence)?.inputs();
         if let Some(origin) = run(reference, EntryKind::Evaluate, &inputs, updates)? {
             return Ok(Some(origin));
         }
     }
     Ok(None)
-}
-
-fn inputs(data: &crate::Shards, first: u64, count: usize, sequence: usize) -> Result<BTreeMap<String, Tensor>> {
-    let batch = batch(data, first, count, sequence)?;
-    Ok(BTreeMap::from([("tokens".to_string(), batch.tokens), ("targets".to_string(), batch.targets)]))
 }
 
 /// The first element that is not finite, with how many there are.

@@ -8,7 +8,7 @@ use mngc_runtime::{Format, Tensor};
 use super::{Run, milliseconds};
 use crate::checkpoint::{self, Manifest};
 use crate::error::{Error, Result};
-use crate::event::{Event, program_hash};
+use crate::event::Event;
 use crate::weights::{self, Named};
 
 impl Run<'_> {
@@ -36,7 +36,7 @@ impl Run<'_> {
         tensors.iter().try_for_each(|t| self.check_finite(&t.name, &t.tensor))?;
         self.folder.sync()?;
         let path = checkpoint::save(self.folder.path(), self.manifest(), tensors)?;
-        checkpoint::prune(self.folder.path(), self.steps, self.plan.options.keep)?;
+        checkpoint::prune(self.folder.path(), self.plan.options.keep)?;
         self.checkpoint = Some((self.steps, path.clone()));
         self.emit(Event::Checkpoint { step: self.steps, path, ms: milliseconds(started) })
     }
@@ -51,7 +51,7 @@ impl Run<'_> {
             seed: options.seed,
             precision: options.precision.clone(),
             device: self.backend.name().to_string(),
-            program_hash: program_hash(module),
+            program_hash: self.plan.program_hash.clone(),
             source: options.sources.clone(),
             set: options.set.clone(),
             name: options.name.clone(),
