@@ -1,0 +1,19 @@
+//! From the kernels of a schedule to CUDA text.
+//!
+//! A launch of a plan becomes a [`Spec`]: what runs, and on what tensors. [`generate`] turns it into one or more
+//! [`Call`]s of CUDA kernels for a [`Device`], which is a plain description; nothing here needs a GPU. Token counts and
+//! other sizes that a longer sequence changes are parameters of calls, so that one text serves all of them; lengths of
+//! rows and dims of heads are constants of the text.
+
+pub mod call;
+pub mod device;
+pub mod program;
+pub mod registry;
+pub mod rows;
+pub mod spec;
+mod templates;
+
+pub use call::{Address, Call, Generated, Param, Source};
+pub use device::Device;
+pub use registry::generate;
+pub use spec::{Operand, Refusal, Spec};

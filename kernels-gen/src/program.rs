@@ -1,0 +1,1 @@
+//! From the instructions of a row program to CUDA statements.

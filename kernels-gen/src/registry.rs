@@ -1,0 +1,25 @@
+//! Which generator makes the kernels of a launch.
+
+use mngc_compiler::ir::Op;
+use mngc_compiler::schedule::kernel::Kernel;
+
+use crate::call::Generated;
+use crate::device::Device;
+use crate::rows;
+use crate::spec::{Refusal, Spec};
+
+/// The calls that do what a launch asks for, on a device; or why there are none.
+pub fn generate(spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
+    match &spec.kernel {
+        Kernel::Rows(program) => rows::generate(program, spec, device),
+        Kernel::Dot(_) | Kernel::Loss(_) | Kernel::Copy => Err(missing(&spec.kernel)),
+        Kernel::Op(op) => match op {
+            Op::Attention { .. } | Op::AttentionGrad { .. } => Err(missing(&spec.kernel)),
+            _ => Err(missing(&spec.kernel)),
+        },
+    }
+}
+
+fn missing(kernel: &Kernel) -> Refusal {
+    Refusal(format!("there is no kernel for {}", kernel.name()))
+}
