@@ -7,6 +7,7 @@
 
 pub mod call;
 pub mod device;
+pub mod pointers;
 pub mod program;
 pub mod registry;
 pub mod rows;

@@ -1,1 +1,639 @@
 //! From the instructions of a row program to CUDA statements.
+//!
+//! A thread holds some elements of one row of a space. An instruction becomes a statement on all of them, on arrays
+//! indexed by `e`, or on one number where all elements of the row show the same. The templates say what `row`, `base`
+//! (the first element of the row), `local` (the position of element e in its row) and `live` mean.
+
+use mngc_compiler::ir::{BinaryOp, CompareOp, DType, F64, ReduceKind, UnaryOp};
+use mngc_compiler::schedule::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
+
+use crate::spec::{Operand, Refusal};
+
+/// The rows that elements stand in.
+#[derive(Clone, Debug)]
+pub struct Space {
+    /// Elements of a row.
+    pub len: usize,
+    /// Its length as text: a constant, or a parameter.
+    pub len_text: String,
+    /// The number of the row.
+    pub row: String,
+    /// The number of its first element.
+    pub base: String,
+    /// The position of element `e` in its row.
+    pub local: String,
+    /// Whether element `e` exists; none where all do.
+    pub live: Option<String>,
+    /// Elements side by side in a thread, at a position that they divide.
+    pub vec: usize,
+    /// Where element 0 of a chunk of `vec` is: the position in the row for chunk `c`.
+    pub chunk: String,
+    /// Whether chunk `c` exists; none where all do.
+    pub chunk_live: Option<String>,
+    /// Number of elements of a thread, as text.
+    pub held: String,
+    /// The type of numbers of elements.
+    pub index: &'static str,
+}
+
+/// Where elements of a thread are found.
+enum Found {
+    /// All of them in one place.
+    Once(String),
+    /// Side by side, from this on: at + local.
+    Along(String),
+    /// Each by itself.
+    Each(String),
+}
+
+/// Sizes that are parameters, since a longer sequence changes them.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes {
+    /// Their values: parameters `d0`, `d1` and so on.
+    pub values: Vec<u32>,
+}
+
+impl Sizes {
+    /// The name of a size.
+    pub fn name(&mut self, value: usize) -> Result<String, Refusal> {
+        let value = u32::try_from(value).map_err(|_| Refusal(format!("a size of {value} exceeds 32 bits")))?;
+        let at = self.values.iter().position(|&v| v == value).unwrap_or_else(|| {
+            self.values.push(value);
+            self.values.len() - 1
+        });
+        Ok(format!("d{at}"))
+    }
+}
+
+impl Space {
+    /// Where an access to the space finds its elements.
+    fn find(&self, access: Access, sizes: &mut Sizes) -> Result<Found, Refusal> {
+        let Space { len, row, base, local, .. } = self;
+        let text = &self.len_text;
+        let each = |expression: String| Ok(Found::Each(expression));
+        // Rows that a run of `n` elements is.
+        let rows = |n: usize| n.is_multiple_of(*len).then_some(n / len);
+        Ok(match access {
+            Access::Scalar => Found::Once("0".into()),
+            Access::Full => Found::Along(base.clone()),
+            Access::Row { len: n } => match rows(n) {
+                Some(1) => Found::Once(row.clone()),
+                Some(q) => Found::Once(format!("{row} / {}", sizes.name(q)?)),
+                None => return each(format!("({base} + {local}) / {}", self.divisor(n, sizes)?)),
+            },
+            Access::Cycle { period } => match rows(period) {
+                Some(1) => Found::Along("0".into()),
+                Some(q) => Found::Along(format!("{row} % {} * {text}", sizes.name(q)?)),
+                None if len.is_multiple_of(period) => {
+                    return each(format!("({local}) % {}", self.divisor(period, sizes)?));
+                }
+                None => return each(format!("({base} + {local}) % {}", self.divisor(period, sizes)?)),
+            },
+            Access::Middle { inner, period } => match rows(inner) {
+                Some(1) => Found::Once(format!("{row} % {}", sizes.name(period)?)),
+                Some(q) => Found::Once(format!("{row} / {} % {}", sizes.name(q)?, sizes.name(period)?)),
+                None => {
+                    let from = if len.is_multiple_of(inner * period) {
+                        format!("({local})")
+                    } else {
+                        format!("({base} + {local})")
+                    };
+                    let (inner, period) = (self.divisor(inner, sizes)?, self.divisor(period, sizes)?);
+                    return each(format!("{from} / {inner} % {period}"));
+                }
+            },
+        })
+    }
+
+    /// A size that divides rows is a constant, as rows are; others are parameters.
+    fn divisor(&self, n: usize, sizes: &mut Sizes) -> Result<String, Refusal> {
+        if self.len.is_multiple_of(n) && self.len_text == self.len.to_string() {
+            return Ok(n.to_string());
+        }
+        sizes.name(n)
+    }
+}
+
+/// A value that statements have computed.
+#[derive(Clone, Debug)]
+struct Var {
+    name: String,
+    /// One for all elements of the row.
+    is_once: bool,
+}
+
+/// What a row program does beyond single elements; the kinds of kernel offer different things.
+pub trait Rows {
+    /// Statements for an instruction that folds rows, or all rows. `of` gives an operand's text for element `e`, and
+    /// whether it is the same for all elements. The result is the text of the new value, if there is one, and whether it
+    /// is the same for all elements.
+    fn fold(&mut self, emit: &mut Emit, instr: &Instr) -> Result<Option<(String, bool)>, Refusal>;
+}
+
+/// No folds: what an epilogue is.
+pub struct Elementwise;
+
+impl Rows for Elementwise {
+    fn fold(&mut self, _: &mut Emit, instr: &Instr) -> Result<Option<(String, bool)>, Refusal> {
+        Err(Refusal(format!("an epilogue is elementwise, but has {instr:?}")))
+    }
+}
+
+/// Writes statements.
+pub struct Emit<'a> {
+    /// The rows.
+    pub space: &'a Space,
+    /// Sizes that are parameters.
+    pub sizes: &'a mut Sizes,
+    /// Operands.
+    pub args: &'a [Operand],
+    /// Results.
+    pub results: &'a [Operand],
+    /// Operands that the kernel has in registers: number and array name.
+    pub given: &'a [(usize, String)],
+    /// Results that the kernel takes from registers: number and array name.
+    pub taken: &'a [(usize, String)],
+    out: String,
+    /// Statements of the loop over elements that is open.
+    run: Vec<String>,
+    vars: Vec<Option<Var>>,
+    kinds: Vec<Kind>,
+    next: usize,
+}
+
+/// A float as CUDA text, exactly.
+pub fn float(x: f64) -> String {
+    let x = x as f32;
+    if x.is_nan() {
+        "(INF - INF)".into()
+    } else if x.is_infinite() {
+        if x > 0.0 { "INF".into() } else { "-INF".into() }
+    } else {
+        format!("{x:?}f")
+    }
+}
+
+/// The type of an element in memory.
+pub fn element(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "float",
+        DType::BF16 => "bf16",
+        DType::F16 => "f16",
+        DType::I32 => "int",
+        DType::Bool => "u8",
+    }
+}
+
+/// The type of a register.
+pub fn register(kind: Kind) -> &'static str {
+    match kind {
+        Kind::F32 => "float",
+        Kind::I32 => "int",
+    }
+}
+
+impl<'a> Emit<'a> {
+    /// Starts on a program.
+    pub fn new(
+        program: &RowProgram,
+        space: &'a Space,
+        sizes: &'a mut Sizes,
+        args: &'a [Operand],
+        results: &'a [Operand],
+        given: &'a [(usize, String)],
+        taken: &'a [(usize, String)],
+    ) -> Emit<'a> {
+        Emit {
+            space,
+            sizes,
+            args,
+            results,
+            given,
+            taken,
+            out: String::new(),
+            run: Vec::new(),
+            vars: vec![None; program.regs.len()],
+            kinds: program.regs.clone(),
+            next: 0,
+        }
+    }
+
+    /// Writes all of a program, and gives the statements.
+    pub fn program(mut self, program: &RowProgram, rows: &mut impl Rows) -> Result<String, Refusal> {
+        for instr in &program.instrs {
+            self.instr(instr, rows)?;
+        }
+        self.flush();
+        Ok(self.out)
+    }
+
+    /// A line.
+    pub fn line(&mut self, text: &str) {
+        self.flush();
+        self.out.push_str("    ");
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+
+    /// A new name.
+    pub fn name(&mut self) -> String {
+        self.next += 1;
+        format!("v{}", self.next - 1)
+    }
+
+    /// Ends the open loop over elements.
+    fn flush(&mut self) {
+        if self.run.is_empty() {
+            return;
+        }
+        let run = std::mem::take(&mut self.run);
+        self.out.push_str(&format!("#pragma unroll\n    for (int e = 0; e < {}; ++e) {{\n", self.space.held));
+        for statement in run {
+            self.out.push_str("      ");
+            self.out.push_str(&statement);
+            self.out.push('\n');
+        }
+        self.out.push_str("    }\n");
+    }
+
+    /// A declaration before the loop that is open.
+    fn declare(&mut self, text: &str) {
+        self.out.push_str("    ");
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+
+    /// The text of a register for element `e`, and whether it is one for all.
+    pub fn reg(&self, reg: Reg) -> Result<(String, bool), Refusal> {
+        match self.vars.get(reg).and_then(Option::as_ref) {
+            Some(Var { name, is_once: true }) => Ok((name.clone(), true)),
+            Some(Var { name, is_once: false }) => Ok((format!("{name}[e]"), false)),
+            None => Err(Refusal(format!("register {reg} is read before it is written"))),
+        }
+    }
+
+    /// The text of a source of a kind for element `e`, and whether it is one for all.
+    pub fn src(&self, src: Src, kind: Kind) -> Result<(String, bool), Refusal> {
+        match src {
+            Src::Reg(reg) => self.reg(reg),
+            Src::Const(F64(x)) => Ok((if kind == Kind::F32 { float(x) } else { format!("{}", x as i32) }, true)),
+        }
+    }
+
+    /// The kind of a source, where a constant goes with anything.
+    pub fn kind(&self, src: Src, otherwise: Kind) -> Kind {
+        match src {
+            Src::Reg(reg) => self.kinds.get(reg).copied().unwrap_or(otherwise),
+            Src::Const(_) => otherwise,
+        }
+    }
+
+    /// The array that a register is, where the kernel needs it as one.
+    pub fn array(&mut self, reg: Reg) -> Result<String, Refusal> {
+        let (text, is_once) = self.reg(reg)?;
+        if !is_once {
+            return Ok(text.trim_end_matches("[e]").to_string());
+        }
+        let name = self.fresh_array(self.kinds[reg]);
+        self.run.push(format!("{name}[e] = {text};"));
+        Ok(name)
+    }
+
+    /// A new array.
+    pub fn fresh_array(&mut self, kind: Kind) -> String {
+        let name = self.name();
+        self.declare(&format!("{} {name}[{}];", register(kind), self.space.held));
+        name
+    }
+
+    /// A statement for every element `e`.
+    pub fn each(&mut self, statement: String) {
+        self.run.push(statement);
+    }
+
+    /// Gives a register its value.
+    pub fn set(&mut self, reg: Reg, name: String, is_once: bool) {
+        self.vars[reg] = Some(Var { name, is_once });
+    }
+
+    /// A value computed element by element from texts that use `e`, or once.
+    fn compute(&mut self, dst: Reg, expression: String, is_once: bool) {
+        let kind = self.kinds[dst];
+        let name = if is_once {
+            let name = self.name();
+            // It does not depend on the loop that is open, nor the loop on it.
+            self.declare(&format!("const {} {name} = {expression};", register(kind)));
+            name
+        } else {
+            let name = self.fresh_array(kind);
+            self.run.push(format!("{name}[e] = {expression};"));
+            name
+        };
+        self.set(dst, name, is_once);
+    }
+
+    fn instr(&mut self, instr: &Instr, rows: &mut impl Rows) -> Result<(), Refusal> {
+        match instr {
+            Instr::Load { dst, operand, access } => self.load(*dst, *operand, *access),
+            Instr::Iota { dst, inner, period } => {
+                let access = Access::Middle { inner: *inner, period: *period };
+                let (at, is_once) = match self.space.find(access, self.sizes)? {
+                    Found::Once(at) => (at, true),
+                    Found::Along(at) => (format!("{at} + {}", self.space.local), false),
+                    Found::Each(at) => (at, false),
+                };
+                self.compute(*dst, format!("(int)({at})"), is_once);
+                Ok(())
+            }
+            Instr::Unary { op, dst, a } => {
+                let kind = self.kinds[*dst];
+                let (a, is_once) = self.src(*a, kind)?;
+                self.compute(*dst, unary(*op, kind, &a), is_once);
+                Ok(())
+            }
+            Instr::Binary { op, dst, a, b } => {
+                let kind = self.kinds[*dst];
+                let ((a, a_once), (b, b_once)) = (self.src(*a, kind)?, self.src(*b, kind)?);
+                self.compute(*dst, binary(*op, kind, &a, &b), a_once && b_once);
+                Ok(())
+            }
+            Instr::Compare { op, kind, dst, a, b } => {
+                let ((a, a_once), (b, b_once)) = (self.src(*a, *kind)?, self.src(*b, *kind)?);
+                self.compute(*dst, format!("{a} {} {b}", compare(*op)), a_once && b_once);
+                Ok(())
+            }
+            Instr::Select { dst, c, a, b } => {
+                let kind = self.kinds[*dst];
+                let (c, c_once) = self.src(*c, Kind::I32)?;
+                let ((a, a_once), (b, b_once)) = (self.src(*a, kind)?, self.src(*b, kind)?);
+                self.compute(*dst, format!("{c} ? {a} : {b}"), a_once && b_once && c_once);
+                Ok(())
+            }
+            Instr::Cast { dst, a, from, to } => {
+                let of = if from.is_float() { Kind::F32 } else { Kind::I32 };
+                let (a, is_once) = self.src(*a, of)?;
+                self.compute(*dst, cast(*from, *to, &a), is_once);
+                Ok(())
+            }
+            Instr::Store { result, a, access } => self.store(*result, *a, *access),
+            other => {
+                let made = rows.fold(self, other)?;
+                if let (Some((name, is_once)), Some(dst)) = (made, written(other)) {
+                    self.set(dst, name, is_once);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&mut self, dst: Reg, operand: usize, access: Access) -> Result<(), Refusal> {
+        if let Some((_, name)) = self.given.iter().find(|(number, _)| *number == operand) {
+            self.set(dst, name.clone(), false);
+            return Ok(());
+        }
+        let arg = self.args.get(operand).ok_or_else(|| Refusal(format!("there is no operand {operand}")))?;
+        let kind = self.kinds[dst];
+        if let Some(value) = arg.constant {
+            // Numbers are parameters: other values need no other kernel.
+            let _ = value;
+            self.set(dst, format!("c{operand}"), true);
+            return Ok(());
+        }
+        match self.space.find(access, self.sizes)? {
+            Found::Once(at) => self.compute(dst, format!("widen(p.a{operand}[{at}])"), true),
+            Found::Along(at) => {
+                let name = self.fresh_array(kind);
+                let vec = self.aligned(arg, access);
+                self.chunks(vec, &at, &format!("load<VEC>(p.a{operand} + AT, {name} + TO);"));
+                self.set(dst, name, false);
+            }
+            Found::Each(at) => {
+                let expression = format!("widen(p.a{operand}[{at}])");
+                match self.space.live.clone() {
+                    None => self.compute(dst, expression, false),
+                    Some(live) => self.compute(dst, format!("{live} ? {expression} : 0"), false),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Elements that an access to a tensor can move at once.
+    fn aligned(&self, operand: &Operand, access: Access) -> usize {
+        let mut vec = self.space.vec;
+        let period = match access {
+            Access::Cycle { period } => period,
+            _ => 0,
+        };
+        let fits = |vec: usize| {
+            operand.alignment.is_multiple_of(vec * operand.dtype.bytes())
+                && vec * operand.dtype.bytes() <= 16
+                && self.space.len.is_multiple_of(vec)
+                && period.is_multiple_of(vec)
+        };
+        while vec > 1 && !fits(vec) {
+            vec /= 2;
+        }
+        vec
+    }
+
+    /// A statement for chunks of `vec` elements: VEC is their number, AT the first one's place, TO its number here.
+    fn chunks(&mut self, vec: usize, at: &str, statement: &str) {
+        self.flush();
+        let Space { held, chunk, chunk_live, vec: whole, .. } = self.space;
+        let live = chunk_live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
+        let at = if at == "0" { format!("({chunk})") } else { format!("{at} + ({chunk})") };
+        let (inside, at, to) = if vec == *whole {
+            (String::new(), at, format!("c * {whole}"))
+        } else {
+            let inside = format!("for (int i = 0; i < {whole}; i += {vec}) ");
+            (inside, format!("{at} + i"), format!("c * {whole} + i"))
+        };
+        let statement = statement.replace("VEC", &vec.to_string()).replace("AT", &at).replace("TO", &to);
+        let pragma = "#pragma unroll\n";
+        self.out.push_str(&format!(
+            "{pragma}    for (int c = 0; c < {held} / {whole}; ++c)\n      {live}{inside}{statement}\n"
+        ));
+    }
+
+    fn store(&mut self, result: usize, a: Src, access: Access) -> Result<(), Refusal> {
+        if let Some((_, name)) = self.taken.iter().find(|(number, _)| *number == result) {
+            let (a, _) = self.src(a, Kind::F32)?;
+            self.run.push(format!("{name}[e] = {a};"));
+            return Ok(());
+        }
+        let to = self.results.get(result).ok_or_else(|| Refusal(format!("there is no result {result}")))?;
+        let kind = if to.dtype.is_float() { Kind::F32 } else { Kind::I32 };
+        let ty = element(to.dtype);
+        match access {
+            Access::Full => {
+                let (text, is_once) = self.src(a, kind)?;
+                let name = match (a, is_once) {
+                    (Src::Reg(_), false) => text.trim_end_matches("[e]").to_string(),
+                    _ => {
+                        let name = self.fresh_array(kind);
+                        self.run.push(format!("{name}[e] = {text};"));
+                        name
+                    }
+                };
+                let vec = self.aligned(to, access);
+                let base = self.space.base.clone();
+                self.chunks(vec, &base, &format!("store<VEC>(p.r{result} + AT, {name} + TO);"));
+            }
+            Access::Row { len } if len == self.space.len => {
+                let first = self.first(a, kind)?;
+                let row = self.space.row.clone();
+                self.line(&format!("if (lane == 0) p.r{result}[{row}] = narrow<{ty}>({first});"));
+            }
+            Access::Row { len } => {
+                let (text, _) = self.src(a, kind)?;
+                let divisor = self.space.divisor(len, self.sizes)?;
+                let Space { base, local, live, .. } = self.space;
+                let live = live.as_ref().map(|live| format!("{live} && ")).unwrap_or_default();
+                let (base, local) = (base.clone(), local.clone());
+                self.run.push(format!(
+                    "if ({live}({local}) % {divisor} == 0) p.r{result}[({base} + {local}) / {divisor}] = narrow<{ty}>({text});"
+                ));
+            }
+            Access::Scalar => {
+                let first = self.first(a, kind)?;
+                let row = self.space.row.clone();
+                self.line(&format!("if ({row} == 0 && lane == 0) p.r{result}[0] = narrow<{ty}>({first});"));
+            }
+            Access::Cycle { .. } | Access::Middle { .. } => {
+                return Err(Refusal("a store that repeats".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first element of a row, which the first thread of its team has.
+    fn first(&mut self, a: Src, kind: Kind) -> Result<String, Refusal> {
+        let (text, is_once) = self.src(a, kind)?;
+        self.flush();
+        Ok(if is_once { text } else { text.replace("[e]", "[0]") })
+    }
+}
+
+/// The register that an instruction gives its value.
+fn written(instr: &Instr) -> Option<Reg> {
+    match instr {
+        Instr::Load { dst, .. }
+        | Instr::Iota { dst, .. }
+        | Instr::Unary { dst, .. }
+        | Instr::Binary { dst, .. }
+        | Instr::Compare { dst, .. }
+        | Instr::Select { dst, .. }
+        | Instr::Cast { dst, .. }
+        | Instr::RowReduce { dst, .. }
+        | Instr::Softmax { dst, .. }
+        | Instr::SoftmaxGrad { dst, .. }
+        | Instr::RmsNorm { dst, .. }
+        | Instr::RmsNormGrad { dst, .. }
+        | Instr::LayerNorm { dst, .. }
+        | Instr::LayerNormGrad { dst, .. }
+        | Instr::Rope { dst, .. } => Some(*dst),
+        Instr::Store { .. } | Instr::Total { .. } | Instr::Columns { .. } => None,
+    }
+}
+
+fn unary(op: UnaryOp, kind: Kind, a: &str) -> String {
+    let call = |name: &str| format!("{name}({a})");
+    match (op, kind) {
+        (UnaryOp::Neg, Kind::F32) => format!("-({a})"),
+        (UnaryOp::Neg, Kind::I32) => call("i_neg"),
+        (UnaryOp::Abs, Kind::F32) => call("fabsf"),
+        (UnaryOp::Abs, Kind::I32) => call("i_abs"),
+        (UnaryOp::Sign, Kind::F32) => call("f_sign"),
+        (UnaryOp::Sign, Kind::I32) => call("i_sign"),
+        (UnaryOp::Exp, _) => call("expf"),
+        (UnaryOp::Log, _) => call("logf"),
+        (UnaryOp::Sqrt, _) => call("sqrtf"),
+        (UnaryOp::Rsqrt, _) => format!("1.0f / sqrtf({a})"),
+        (UnaryOp::Sin, _) => call("sinf"),
+        (UnaryOp::Cos, _) => call("cosf"),
+        (UnaryOp::Tanh, _) => call("tanhf"),
+        (UnaryOp::Sigmoid, _) => call("f_sigmoid"),
+        (UnaryOp::Relu, _) => call("f_relu"),
+        (UnaryOp::Gelu, _) => call("f_gelu"),
+        (UnaryOp::GeluGrad, _) => call("f_gelu_grad"),
+        (UnaryOp::Silu, _) => format!("{a} * f_sigmoid({a})"),
+        (UnaryOp::SiluGrad, _) => call("f_silu_grad"),
+        (UnaryOp::Square, _) => format!("{a} * {a}"),
+        (UnaryOp::Floor, _) => call("floorf"),
+        (UnaryOp::Round, _) => call("rintf"),
+        (UnaryOp::Not, _) => format!("!({a})"),
+    }
+}
+
+fn binary(op: BinaryOp, kind: Kind, a: &str, b: &str) -> String {
+    let infix = |sign: &str| format!("{a} {sign} {b}");
+    let call = |name: &str| format!("{}_{name}({a}, {b})", if kind == Kind::F32 { "f" } else { "i" });
+    match (op, kind) {
+        (BinaryOp::Add, Kind::F32) => infix("+"),
+        (BinaryOp::Sub, Kind::F32) => format!("{a} - ({b})"),
+        (BinaryOp::Mul, Kind::F32) => infix("*"),
+        (BinaryOp::Div, _) => format!("{a} / ({b})"),
+        (BinaryOp::Add, Kind::I32) => call("add"),
+        (BinaryOp::Sub, Kind::I32) => call("sub"),
+        (BinaryOp::Mul, Kind::I32) => call("mul"),
+        (BinaryOp::IntDiv, _) => call("div"),
+        (BinaryOp::Rem, _) => call("rem"),
+        (BinaryOp::Pow, _) => format!("powf({a}, {b})"),
+        (BinaryOp::Max, _) => call("max"),
+        (BinaryOp::Min, _) => call("min"),
+        (BinaryOp::And, _) => infix("&"),
+        (BinaryOp::Or, _) => infix("|"),
+        (BinaryOp::Xor, _) => infix("^"),
+        (BinaryOp::Shl, _) => call("shl"),
+        (BinaryOp::Shr, _) => call("shr"),
+    }
+}
+
+fn compare(op: CompareOp) -> &'static str {
+    match op {
+        CompareOp::Eq => "==",
+        CompareOp::Ne => "!=",
+        CompareOp::Lt => "<",
+        CompareOp::Le => "<=",
+        CompareOp::Gt => ">",
+        CompareOp::Ge => ">=",
+    }
+}
+
+fn cast(from: DType, to: DType, a: &str) -> String {
+    match (from.is_float(), to) {
+        (true, DType::F32) | (false, DType::I32) => a.to_string(),
+        (true, DType::I32) => format!("f_to_i32({a})"),
+        (_, DType::Bool) => format!("{a} != 0"),
+        (false, DType::F32) => format!("(float){a}"),
+        (true, DType::BF16 | DType::F16) => format!("rounded<{}>({a})", element(to)),
+        (false, DType::BF16 | DType::F16) => format!("rounded<{}>((float){a})", element(to)),
+    }
+}
+
+/// The fold of a kind: its class in the templates, and its neutral element.
+pub fn fold(kind: ReduceKind, of: Kind) -> (&'static str, String) {
+    match (kind, of) {
+        (ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Norm, Kind::F32) => ("Sum", "0.0f".into()),
+        (ReduceKind::Sum | ReduceKind::Mean | ReduceKind::Norm, Kind::I32) => ("Sum", "0".into()),
+        (ReduceKind::Max, Kind::F32) => ("Max", "-INF".into()),
+        (ReduceKind::Max, Kind::I32) => ("Max", "-2147483647 - 1".into()),
+        (ReduceKind::Min, Kind::F32) => ("Min", "INF".into()),
+        (ReduceKind::Min, Kind::I32) => ("Min", "2147483647".into()),
+    }
+}
+
+/// What an element adds to a fold.
+pub fn folded(kind: ReduceKind, element: &str) -> String {
+    if kind == ReduceKind::Norm { format!("{element} * {element}") } else { element.to_string() }
+}
+
+/// What becomes of a finished fold of `count` elements.
+pub fn finished(kind: ReduceKind, total: &str, count: &str) -> String {
+    match kind {
+        ReduceKind::Mean => format!("{total} / (float)({count})"),
+        ReduceKind::Norm => format!("sqrtf({total})"),
+        ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min => total.to_string(),
+    }
+}

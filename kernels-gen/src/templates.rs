@@ -10,7 +10,12 @@ use crate::spec::Refusal;
 /// Every template by name. `prelude.cu` stands before each.
 const TEMPLATES: &[(&str, &str)] = &[("rows.cu", include_str!("../templates/rows.cu"))];
 
-const PRELUDE: &str = include_str!("../templates/prelude.cu");
+/// What stands before every template: types, functions of elements, folds over threads.
+const PRELUDE: [&str; 3] = [
+    include_str!("../templates/prelude.cu"),
+    include_str!("../templates/math.cu"),
+    include_str!("../templates/team.cu"),
+];
 
 fn engine() -> Result<&'static Tera, Refusal> {
     static ENGINE: OnceLock<Result<Tera, String>> = OnceLock::new();
@@ -29,5 +34,5 @@ fn engine() -> Result<&'static Tera, Refusal> {
 pub fn render(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
     let context = Context::from_serialize(context).map_err(|e| Refusal(format!("{name}: {e}")))?;
     let body = engine()?.render(name, &context).map_err(|e| Refusal(format!("{name}: {e:?}")))?;
-    Ok(format!("{PRELUDE}\n{body}"))
+    Ok(format!("{}\n{body}", PRELUDE.join("\n")))
 }

@@ -1,0 +1,94 @@
+//! The pointers of a kernel: a struct by value, or one in device memory for each instance.
+
+use mngc_compiler::ir::DType;
+use mngc_compiler::schedule::rows::{Instr, RowProgram};
+
+use crate::call::{Address, Param};
+use crate::program;
+use crate::spec::{Operand, Spec};
+
+/// The fields of a kernel's `Pointers`, and what each holds in each instance.
+#[derive(Clone, Debug)]
+pub struct Pointers {
+    fields: Vec<String>,
+    of: Vec<Vec<Address>>,
+}
+
+impl Pointers {
+    /// Those of operands (`a0`, …; numbers have none) and results (`r0`, …).
+    pub fn new(spec: &Spec) -> Pointers {
+        let mut pointers = Pointers { fields: Vec::new(), of: vec![Vec::new(); spec.instances] };
+        for (i, arg) in spec.args.iter().enumerate() {
+            if arg.constant.is_none() {
+                let field = format!("const {}* a{i}", program::element(arg.dtype));
+                pointers.push(&field, |instance| Address::Arg(instance * spec.args.len() + i));
+            }
+        }
+        for (i, result) in spec.results.iter().enumerate() {
+            let field = format!("{}* r{i}", program::element(result.dtype));
+            pointers.push(&field, |instance| Address::Result(instance * spec.results.len() + i));
+        }
+        pointers
+    }
+
+    fn push(&mut self, field: &str, address: impl Fn(usize) -> Address) {
+        self.fields.push(field.to_string());
+        self.of.iter_mut().enumerate().for_each(|(instance, of)| of.push(address(instance)));
+    }
+
+    /// A part of the workspace: from `start` on, `bytes` for each instance.
+    pub fn work(&mut self, field: &str, start: usize, bytes: usize) {
+        self.push(field, |instance| Address::Work(start + instance * bytes));
+    }
+
+    /// A counter for each instance.
+    pub fn counter(&mut self, field: &str, start: usize) {
+        self.push(field, |instance| Address::Counter(start + 4 * instance));
+    }
+
+    /// The fields.
+    pub fn fields(&self) -> Vec<String> {
+        self.fields.clone()
+    }
+
+    /// The kernel's parameter.
+    pub fn parameter(&self) -> String {
+        if self.of.len() > 1 { "const Pointers* __restrict__ table".into() } else { "const Pointers p".into() }
+    }
+
+    /// What is handed over for it.
+    pub fn param(self) -> Param {
+        match <[Vec<Address>; 1]>::try_from(self.of) {
+            Ok([one]) => Param::Pointers(one),
+            Err(all) => Param::Table(all),
+        }
+    }
+}
+
+/// Operands of a program that are numbers: parameters `c0` and so on, by operand.
+pub fn numbers(program: &RowProgram, spec: &Spec) -> Vec<(String, Param)> {
+    let is_used =
+        |operand: usize| program.instrs.iter().any(|i| matches!(i, Instr::Load { operand: o, .. } if *o == operand));
+    let numbers = spec.args.iter().enumerate().filter(|(i, arg)| arg.constant.is_some() && is_used(*i));
+    numbers.map(|(i, arg)| number(&format!("c{i}"), arg)).collect()
+}
+
+/// A number as a parameter of a name.
+pub fn number(name: &str, arg: &Operand) -> (String, Param) {
+    let value = rounded(arg.dtype, arg.constant.unwrap_or(0.0));
+    if arg.dtype.is_float() {
+        (format!("const float {name}"), Param::F32(value as f32))
+    } else {
+        (format!("const int {name}"), Param::I32(value as i32))
+    }
+}
+
+/// A number as its dtype holds it.
+fn rounded(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(value as f32),
+        DType::BF16 => half::bf16::from_f64(value).to_f64(),
+        DType::F16 => half::f16::from_f64(value).to_f64(),
+        DType::I32 | DType::Bool => value,
+    }
+}
