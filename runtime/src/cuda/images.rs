@@ -1,0 +1,48 @@
+//! The kernels of a program on a device: every text compiled once, loaded, and its limits checked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mngc_kernels_gen::cache::{Cache, Compiled};
+use mngc_kernels_gen::{Call, Device, Source};
+use mngc_kernels_gen::nvrtc::Options;
+
+use super::driver::{Function, Kind};
+use super::error::CudaError;
+
+/// Loaded kernels by name.
+#[derive(Debug, Default)]
+pub struct Images {
+    functions: HashMap<String, Function>,
+}
+
+impl Images {
+    /// The kernels of calls. The soft GPU takes PTX, a device machine code.
+    pub fn load<'a>(
+        calls: impl Iterator<Item = &'a Call>,
+        kind: Kind,
+        device: &Device,
+        threads: usize,
+    ) -> Result<Images, CudaError> {
+        // The most that any call asks of a kernel.
+        let mut asked: BTreeMap<&str, (&Arc<Source>, u32, usize)> = BTreeMap::new();
+        for call in calls {
+            let most = asked.entry(&call.source.name).or_insert((&call.source, 0, 0));
+            most.1 = most.1.max(call.block);
+            most.2 = most.2.max(call.shared);
+        }
+        let sources: Vec<&Source> = asked.values().map(|(source, ..)| source.as_ref()).collect();
+        let images = compile(&sources, kind, device, threads)?;
+        let mut functions = HashMap::new();
+        for ((name, &(_, threads, shared)), image) in asked.iter().zip(&images) {
+            let data = image.cubin.as_deref().unwrap_or(image.ptx.as_bytes());
+            functions.insert((*name).to_string(), Function::load(name, data, threads, shared, device)?);
+        }
+        Ok(Images { functions })
+    }
+
+    /// A kernel that was loaded.
+    pub fn get(&self, name: &str) -> Option<&Function> {
+        self.functions.get(name)
+    }
+}
