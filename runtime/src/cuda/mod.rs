@@ -1,3 +1,3 @@
 //! What runs on NVIDIA's GPUs. So far: where its libraries are.
 
-pub mod libraries;
+pub use mngc_kernels_gen::libraries;
