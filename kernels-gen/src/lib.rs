@@ -7,6 +7,10 @@
 
 pub mod call;
 pub mod device;
+pub mod folders;
+pub mod image;
+pub mod libraries;
+pub mod nvrtc;
 pub mod pointers;
 pub mod program;
 pub mod registry;

@@ -1,5 +1,5 @@
 // Functions of elements, with the corner cases of the IR's ops.
-constexpr float INF = __builtin_huge_valf();
+#define INF __int_as_float(0x7f800000)
 
 template <class T> __device__ __forceinline__ float rounded(float x) { return to_f32(from_f32<T>(x)); }
 

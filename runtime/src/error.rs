@@ -106,6 +106,9 @@ pub enum Error {
     /// A plan that does not keep what it promises.
     #[error("{0}")]
     Plan(String),
+    /// A GPU cannot be used, or stopped.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
     /// A function id that is not in the module.
     #[error("the program has no function {0}")]
     NoFunc(Func),

@@ -7,13 +7,14 @@ pub mod backend;
 pub mod cpu;
 pub mod cuda;
 pub mod error;
-pub mod folders;
 pub mod reference;
 pub mod round;
 pub mod tensor;
 
 pub use backend::{Backend, KernelTime};
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use error::{Error, Result};
+pub use mngc_kernels_gen::folders;
 pub use reference::{Context, Precision, Reference, evaluate};
 pub use tensor::{Data, Format, Tensor};

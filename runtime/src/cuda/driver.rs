@@ -233,11 +233,8 @@ impl Event {
     /// One that is only waited for, or one whose time counts.
     pub fn new(is_timed: bool) -> Result<Event> {
         let mut event = std::ptr::null_mut();
-        let flags = if is_timed {
-            sys::CUevent_flags::CU_EVENT_DEFAULT
-        } else {
-            sys::CUevent_flags::CU_EVENT_DISABLE_TIMING
-        };
+        let flags =
+            if is_timed { sys::CUevent_flags::CU_EVENT_DEFAULT } else { sys::CUevent_flags::CU_EVENT_DISABLE_TIMING };
         // SAFETY: a context is current.
         check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags as u32) })?;
         Ok(Event(event))
@@ -312,14 +309,7 @@ impl Function {
     }
 
     /// Queues a launch.
-    pub fn launch(
-        &self,
-        grid: [u32; 3],
-        block: u32,
-        shared: usize,
-        params: &[Vec<u8>],
-        stream: &Stream,
-    ) -> Result<()> {
+    pub fn launch(&self, grid: [u32; 3], block: u32, shared: usize, params: &[Vec<u8>], stream: &Stream) -> Result<()> {
         let mut places: Vec<*mut c_void> = params.iter().map(|param| param.as_ptr().cast_mut().cast()).collect();
         // SAFETY: parameters have the sizes that the kernel declares, and are copied before the call returns.
         let answer = unsafe {

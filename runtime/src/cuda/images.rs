@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use mngc_kernels_gen::cache::{Cache, Compiled};
+use mngc_kernels_gen::image::Image;
+use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
 use mngc_kernels_gen::{Call, Device, Source};
-use mngc_kernels_gen::nvrtc::Options;
 
 use super::driver::{Function, Kind};
 use super::error::CudaError;
@@ -45,4 +45,13 @@ impl Images {
     pub fn get(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)
     }
+}
+
+fn compile(sources: &[&Source], kind: Kind, device: &Device, threads: usize) -> Result<Vec<Image>, CudaError> {
+    let nvrtc = Nvrtc::load()?;
+    let target = nvrtc
+        .target(device.capability)
+        .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
+    let options = Options { ptx_only: kind == Kind::Soft };
+    Ok(nvrtc.compile_all(sources, target, &options, threads, &|_| {})?)
 }

@@ -67,7 +67,7 @@ pub fn backend(m: &Module, func: Func, way: Way, threads: usize) -> Cpu {
 }
 
 /// Runs the entry of [`backend`].
-pub fn run_on(backend: &mut Cpu, args: &[Tensor], step: u64) -> Vec<Tensor> {
+pub fn run_on(backend: &mut dyn Backend, args: &[Tensor], step: u64) -> Vec<Tensor> {
     let inputs = args.iter().enumerate().map(|(i, arg)| (format!("in{i}"), arg.clone())).collect();
     let mut out = backend.run(EntryKind::Evaluate.into(), &inputs, step).unwrap_or_else(|e| panic!("{e}"));
     (0..out.len()).map(|i| out.remove(&format!("out{i}")).expect("every result")).collect()

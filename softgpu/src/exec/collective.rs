@@ -4,15 +4,31 @@ use super::{Bits, Ctx, Flow, Stop, lanes};
 use crate::check::Kind;
 use crate::program::{NONE, Op};
 
-/// Lanes that take part: `None` where some are still elsewhere.
+/// Lanes that take part, each of which names itself: `None` where some that are named are still elsewhere. Lanes may name
+/// different groups, as the parts of a warp do that work on their own.
 fn members(ctx: &mut Ctx, o: i32, mask: u32) -> Result<Option<u32>, Stop> {
-    let named = ctx.lanes::<u32>(o)[mask.trailing_zeros() as usize];
-    let outside = mask & !named;
-    if outside != 0 {
-        let m = format!("lane {} runs this but its mask 0x{named:08x} does not name it", outside.trailing_zeros());
-        return ctx.stop(Kind::BadOperand, Some(outside.trailing_zeros() as usize), m);
+    let named = *ctx.lanes::<u32>(o);
+    let mut all = 0;
+    for l in Bits(mask) {
+        if named[l] >> l & 1 == 0 {
+            let m = format!("lane {l} runs this but its mask 0x{:08x} does not name it", named[l]);
+            return ctx.stop(Kind::BadOperand, Some(l), m);
+        }
+        all |= named[l];
     }
-    Ok(ctx.meet(named, mask))
+    Ok(ctx.meet(all, mask))
+}
+
+/// The groups that lanes name, those of `mask` alone.
+fn groups(ctx: &mut Ctx, o: i32, mask: u32) -> impl Iterator<Item = u32> + use<> {
+    let named = *ctx.lanes::<u32>(o);
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        let first = Bits(left).next()?;
+        let group = Bits(left).filter(|l| named[*l] == named[first]).fold(0, |group, l| group | 1 << l);
+        left &= !group;
+        Some(group)
+    })
 }
 
 /// Modes of [`shuffle`].
@@ -22,6 +38,7 @@ pub const SHUFFLE_MODES: [&str; 4] = ["idx", "up", "down", "bfly"];
 pub fn shuffle(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     let Some(mask) = members(ctx, op.e, mask)? else { return Ok(Flow::Retry) };
     let (value, lane, control) = (*ctx.lanes::<u32>(op.a), *ctx.lanes::<u32>(op.b), *ctx.lanes::<u32>(op.c));
+    let named = *ctx.lanes::<u32>(op.e);
     let mut valid = 0u32;
     let mut from = [0usize; 32];
     for l in Bits(mask) {
@@ -40,9 +57,9 @@ pub fn shuffle(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
         };
         from[l] = if ok { j as usize & 31 } else { l };
         valid |= (ok as u32) << l;
-        let source = 1u32 << from[l];
-        if source & mask == 0 {
-            let m = format!("a shuffle reads lane {}, which does not take part (members 0x{mask:08x})", from[l]);
+        let members = mask & named[l];
+        if members >> from[l] & 1 == 0 {
+            let m = format!("a shuffle reads lane {}, which does not take part (members 0x{members:08x})", from[l]);
             return ctx.stop(Kind::BadOperand, Some(l), m);
         }
     }
@@ -62,19 +79,22 @@ pub fn shuffle(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 pub fn vote(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     let Some(mask) = members(ctx, op.b, mask)? else { return Ok(Flow::Retry) };
     // SAFETY: the decoder gave predicates.
-    let p = (unsafe { lanes::pred(ctx.regs, op.a) } ^ if op.x != 0 { !0 } else { 0 }) & mask;
-    let yes = match op.imm {
-        0 => p == mask,
-        1 => p != 0,
-        2 => p == mask || p == 0,
-        _ => {
-            let d = ctx.lanes_mut::<u32>(op.d);
-            Bits(mask).for_each(|l| d[l] = p);
-            return Ok(Flow::Next);
-        }
-    };
-    // SAFETY: as above.
-    unsafe { lanes::set_pred(ctx.regs, op.d, if yes { !0 } else { 0 }, mask) };
+    let all = unsafe { lanes::pred(ctx.regs, op.a) } ^ if op.x != 0 { !0 } else { 0 };
+    for mask in groups(ctx, op.b, mask) {
+        let p = all & mask;
+        let yes = match op.imm {
+            0 => p == mask,
+            1 => p != 0,
+            2 => p == mask || p == 0,
+            _ => {
+                let d = ctx.lanes_mut::<u32>(op.d);
+                Bits(mask).for_each(|l| d[l] = p);
+                continue;
+            }
+        };
+        // SAFETY: as above.
+        unsafe { lanes::set_pred(ctx.regs, op.d, if yes { !0 } else { 0 }, mask) };
+    }
     Ok(Flow::Next)
 }
 
@@ -82,21 +102,23 @@ pub fn vote(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 pub fn matching(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     let Some(mask) = members(ctx, op.b, mask)? else { return Ok(Flow::Retry) };
     let value: [u64; 32] = if op.x == 8 { *ctx.lanes::<u64>(op.a) } else { ctx.lanes::<u32>(op.a).map(u64::from) };
-    let same = |l: usize| Bits(mask).filter(|k| value[*k] == value[l]).fold(0u32, |m, k| m | 1 << k);
-    let groups: [u32; 32] = std::array::from_fn(|l| if mask >> l & 1 == 1 { same(l) } else { 0 });
-    let all = Bits(mask).all(|l| groups[l] == mask);
-    let one = op.imm == 1;
-    let d = ctx.lanes_mut::<u32>(op.d);
-    for l in Bits(mask) {
-        d[l] = match one {
-            true if all => mask,
-            true => 0,
-            false => groups[l],
-        };
-    }
-    if op.c != NONE {
-        // SAFETY: the decoder gave a predicate.
-        unsafe { lanes::set_pred(ctx.regs, op.c, if all { !0 } else { 0 }, mask) };
+    for mask in groups(ctx, op.b, mask) {
+        let same = |l: usize| Bits(mask).filter(|k| value[*k] == value[l]).fold(0u32, |m, k| m | 1 << k);
+        let groups: [u32; 32] = std::array::from_fn(|l| if mask >> l & 1 == 1 { same(l) } else { 0 });
+        let all = Bits(mask).all(|l| groups[l] == mask);
+        let one = op.imm == 1;
+        let d = ctx.lanes_mut::<u32>(op.d);
+        for l in Bits(mask) {
+            d[l] = match one {
+                true if all => mask,
+                true => 0,
+                false => groups[l],
+            };
+        }
+        if op.c != NONE {
+            // SAFETY: the decoder gave a predicate.
+            unsafe { lanes::set_pred(ctx.regs, op.c, if all { !0 } else { 0 }, mask) };
+        }
     }
     Ok(Flow::Next)
 }
@@ -119,9 +141,11 @@ pub fn reduce(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
         4 => a | b,
         _ => a ^ b,
     };
-    let r = Bits(mask).map(|l| value[l]).reduce(two).unwrap_or(0);
-    let d = ctx.lanes_mut::<u32>(op.d);
-    Bits(mask).for_each(|l| d[l] = r);
+    for mask in groups(ctx, op.b, mask) {
+        let r = Bits(mask).map(|l| value[l]).reduce(two).unwrap_or(0);
+        let d = ctx.lanes_mut::<u32>(op.d);
+        Bits(mask).for_each(|l| d[l] = r);
+    }
     Ok(Flow::Next)
 }
 
@@ -135,12 +159,14 @@ pub fn active(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
 /// `elect.sync`: members `b`, leader's lane `d`, whether it is this one `c`.
 pub fn elect(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
     let Some(mask) = members(ctx, op.b, mask)? else { return Ok(Flow::Retry) };
-    let leader = mask.trailing_zeros();
-    if op.d != NONE {
-        let d = ctx.lanes_mut::<u32>(op.d);
-        Bits(mask).for_each(|l| d[l] = leader);
+    for mask in groups(ctx, op.b, mask) {
+        let leader = mask.trailing_zeros();
+        if op.d != NONE {
+            let d = ctx.lanes_mut::<u32>(op.d);
+            Bits(mask).for_each(|l| d[l] = leader);
+        }
+        // SAFETY: the decoder gave a predicate.
+        unsafe { lanes::set_pred(ctx.regs, op.c, 1 << leader, mask) };
     }
-    // SAFETY: the decoder gave a predicate.
-    unsafe { lanes::set_pred(ctx.regs, op.c, 1 << leader, mask) };
     Ok(Flow::Next)
 }

@@ -165,7 +165,9 @@ impl Ctx<'_> {
 
 /// `bar.warp.sync`: lanes in `a`.
 pub fn warp_sync(ctx: &mut Ctx, op: &Op, mask: u32) -> Result<Flow, Stop> {
-    let named = ctx.operand(op.a, mask);
+    // Lanes may name different groups; all of them meet here.
+    let named = *ctx.lanes::<u32>(op.a);
+    let named = Bits(mask).fold(0, |all, l| all | named[l]);
     Ok(if ctx.meet(named, mask).is_some() { Flow::Next } else { Flow::Retry })
 }
 

@@ -2,6 +2,7 @@
 //! what is said to be there works. Nothing here fails: a library is found, or the places are told that were tried.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use libloading::{Library as Handle, Symbol};
@@ -44,6 +45,14 @@ pub struct Gpu {
     pub memory: u64,
     /// Compute capability, as (9, 0).
     pub capability: (u32, u32),
+}
+
+impl fmt::Display for Missing {
+    /// A place a line.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("tried:")?;
+        self.tried.iter().try_for_each(|(path, why)| write!(f, "\n  {}: {why}", path.display()))
+    }
 }
 
 impl Library {
