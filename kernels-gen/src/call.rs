@@ -30,6 +30,10 @@ pub enum Address {
     Arg(usize),
     /// Of the result of that position.
     Result(usize),
+    /// That many bytes from the start of an operand.
+    InArg(usize, usize),
+    /// That many bytes from the start of a result.
+    InResult(usize, usize),
     /// That many bytes from the start of the launch's workspace: its contents are undefined before and after the launch.
     Work(usize),
     /// That many bytes from the start of the counters: u32s that are 0 before a launch, and that its kernels leave at 0.
@@ -51,8 +55,10 @@ pub enum Param {
     F32(f32),
     /// A 64-bit number.
     U64(u64),
-    /// An array of 32-bit numbers, by value: a struct with one array.
+    /// 32-bit numbers in a struct, by value.
     U32s(Vec<u32>),
+    /// 64-bit numbers in a struct, by value.
+    U64s(Vec<u64>),
 }
 
 /// One launch of a CUDA kernel.
@@ -81,9 +87,52 @@ pub struct Generated {
     pub counters: usize,
 }
 
+impl Address {
+    /// The address that many bytes further on.
+    pub fn plus(self, bytes: usize) -> Address {
+        match self {
+            Address::Arg(i) => Address::InArg(i, bytes),
+            Address::Result(i) => Address::InResult(i, bytes),
+            Address::InArg(i, at) => Address::InArg(i, at + bytes),
+            Address::InResult(i, at) => Address::InResult(i, at + bytes),
+            Address::Work(at) => Address::Work(at + bytes),
+            Address::Counter(at) => Address::Counter(at + bytes),
+        }
+    }
+}
+
 impl Generated {
     /// A single call without workspace.
     pub fn one(call: Call) -> Generated {
         Generated { calls: vec![call], ..Generated::default() }
+    }
+
+    /// The same calls as parts of a larger launch: operands and results are at these addresses, and the workspace
+    /// begins at `work`.
+    pub fn within(mut self, args: &[Address], results: &[Address], work: usize) -> Generated {
+        let place = |address: Address| match address {
+            Address::Arg(i) => args.get(i).copied().unwrap_or(address),
+            Address::InArg(i, at) => args.get(i).map_or(address, |arg| arg.plus(at)),
+            Address::Result(i) => results.get(i).copied().unwrap_or(address),
+            Address::InResult(i, at) => results.get(i).map_or(address, |result| result.plus(at)),
+            Address::Work(at) => Address::Work(work + at),
+            Address::Counter(at) => Address::Counter(at),
+        };
+        for param in self.calls.iter_mut().flat_map(|call| &mut call.params) {
+            match param {
+                Param::Pointers(of) => of.iter_mut().for_each(|address| *address = place(*address)),
+                Param::Table(rows) => rows.iter_mut().flatten().for_each(|address| *address = place(*address)),
+                _ => {}
+            }
+        }
+        self.workspace += work;
+        self
+    }
+
+    /// Adds the calls of another part, which runs after these.
+    pub fn then(&mut self, next: Generated) {
+        self.calls.extend(next.calls);
+        self.workspace = self.workspace.max(next.workspace);
+        self.counters = self.counters.max(next.counters);
     }
 }

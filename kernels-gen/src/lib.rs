@@ -7,9 +7,11 @@
 
 pub mod call;
 pub mod device;
+pub mod dot;
 pub mod folders;
 pub mod image;
 pub mod libraries;
+pub mod loss;
 pub mod nvrtc;
 pub mod pointers;
 pub mod program;

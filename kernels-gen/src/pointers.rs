@@ -4,7 +4,7 @@ use mngc_compiler::ir::DType;
 use mngc_compiler::schedule::rows::{Instr, RowProgram};
 
 use crate::call::{Address, Param};
-use crate::program;
+use crate::program::{self, Sizes};
 use crate::spec::{Operand, Spec};
 
 /// The fields of a kernel's `Pointers`, and what each holds in each instance.
@@ -41,9 +41,9 @@ impl Pointers {
         self.push(field, |instance| Address::Work(start + instance * bytes));
     }
 
-    /// A counter for each instance.
-    pub fn counter(&mut self, field: &str, start: usize) {
-        self.push(field, |instance| Address::Counter(start + 4 * instance));
+    /// Counters: from `start` on, `bytes` for each instance.
+    pub fn counters(&mut self, field: &str, start: usize, bytes: usize) {
+        self.push(field, |instance| Address::Counter(start + bytes * instance));
     }
 
     /// The fields.
@@ -65,21 +65,37 @@ impl Pointers {
     }
 }
 
-/// Operands of a program that are numbers: parameters `c0` and so on, by operand.
-pub fn numbers(program: &RowProgram, spec: &Spec) -> Vec<(String, Param)> {
-    let is_used =
-        |operand: usize| program.instrs.iter().any(|i| matches!(i, Instr::Load { operand: o, .. } if *o == operand));
-    let numbers = spec.args.iter().enumerate().filter(|(i, arg)| arg.constant.is_some() && is_used(*i));
-    numbers.map(|(i, arg)| number(&format!("c{i}"), arg)).collect()
+/// A parameter with its type and name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// Its type in the text.
+    pub ty: &'static str,
+    /// Its name there.
+    pub name: String,
+    /// What is handed over.
+    pub param: Param,
+}
+
+/// What programs ask of a kernel beside pointers: operands that are numbers (`c0` and so on, by operand), then sizes
+/// (`d0` and so on).
+pub fn numbers(programs: &[&RowProgram], spec: &Spec, sizes: &Sizes) -> Vec<Named> {
+    let loads = |operand: usize| {
+        let is_load = |i: &Instr| matches!(i, Instr::Load { operand: o, .. } if *o == operand);
+        programs.iter().any(|program| program.instrs.iter().any(is_load))
+    };
+    let numbers = spec.args.iter().enumerate().filter(|(i, arg)| arg.constant.is_some() && loads(*i));
+    let numbers = numbers.map(|(i, arg)| number(format!("c{i}"), arg));
+    let size = |(i, &size): (usize, &u32)| Named { ty: "u32", name: format!("d{i}"), param: Param::U32(size) };
+    numbers.chain(sizes.values.iter().enumerate().map(size)).collect()
 }
 
 /// A number as a parameter of a name.
-pub fn number(name: &str, arg: &Operand) -> (String, Param) {
+pub fn number(name: String, arg: &Operand) -> Named {
     let value = rounded(arg.dtype, arg.constant.unwrap_or(0.0));
     if arg.dtype.is_float() {
-        (format!("const float {name}"), Param::F32(value as f32))
+        Named { ty: "float", name, param: Param::F32(value as f32) }
     } else {
-        (format!("const int {name}"), Param::I32(value as i32))
+        Named { ty: "int", name, param: Param::I32(value as i32) }
     }
 }
 

@@ -5,6 +5,8 @@ use mngc_compiler::schedule::kernel::Kernel;
 
 use crate::call::Generated;
 use crate::device::Device;
+use crate::dot;
+use crate::loss;
 use crate::rows;
 use crate::spec::{Refusal, Spec};
 
@@ -12,7 +14,9 @@ use crate::spec::{Refusal, Spec};
 pub fn generate(spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
     match &spec.kernel {
         Kernel::Rows(program) => rows::generate(program, spec, device),
-        Kernel::Dot(_) | Kernel::Loss(_) | Kernel::Copy => Err(missing(&spec.kernel)),
+        Kernel::Dot(dot) => dot::generate(dot, spec, device),
+        Kernel::Loss(loss) => loss::generate(loss, spec, device),
+        Kernel::Copy => Err(missing(&spec.kernel)),
         Kernel::Op(op) => match op {
             Op::Attention { .. } | Op::AttentionGrad { .. } => Err(missing(&spec.kernel)),
             _ => Err(missing(&spec.kernel)),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::call::{Call, Generated, Param, Source};
 use crate::device::Device;
-use crate::pointers::Pointers;
+use crate::pointers::{self, Named, Pointers};
 use crate::program::{self, Emit, Rows, Sizes, Space};
 use crate::spec::{Operand, Refusal, Spec};
 use crate::templates;
@@ -182,29 +182,25 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
             shape.len, device.name, device.shared_per_block
         )));
     }
-    let mut pointers = Pointers::new(spec);
+    let mut places = Pointers::new(spec);
     let mut workspace = 0;
     let mut counters = 0;
     for (i, bytes) in folds.partial.iter().enumerate() {
         let each = (bytes * blocks).next_multiple_of(256);
-        pointers.work(&format!("float* w{i}"), workspace, each);
+        places.work(&format!("float* w{i}"), workspace, each);
         workspace += each * spec.instances;
     }
     if has_folds {
-        pointers.counter("u32* counter", 0);
+        places.counters("u32* counter", 0, 4);
         counters = 4 * spec.instances;
     }
-    let mut parameters = vec![pointers.parameter(), format!("const {index} rows")];
-    let fields = pointers.fields();
+    let mut parameters = vec![places.parameter(), format!("const {index} rows")];
+    let fields = places.fields();
     let mut params =
-        vec![pointers.param(), if index == "u32" { Param::U32(rows as u32) } else { Param::U64(rows as u64) }];
-    for (name, param) in crate::pointers::numbers(program, spec) {
-        parameters.push(name);
+        vec![places.param(), if index == "u32" { Param::U32(rows as u32) } else { Param::U64(rows as u64) }];
+    for Named { ty, name, param } in pointers::numbers(&[program], spec, &sizes) {
+        parameters.push(format!("const {ty} {name}"));
         params.push(param);
-    }
-    for (i, &size) in sizes.values.iter().enumerate() {
-        parameters.push(format!("const u32 d{i}"));
-        params.push(Param::U32(size));
     }
     let text = templates::render(
         "rows.cu",

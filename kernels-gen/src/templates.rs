@@ -8,7 +8,17 @@ use tera::{Context, Tera};
 use crate::spec::Refusal;
 
 /// Every template by name. `prelude.cu` stands before each.
-const TEMPLATES: &[(&str, &str)] = &[("rows.cu", include_str!("../templates/rows.cu"))];
+const TEMPLATES: &[(&str, &str)] = &[
+    ("dot_fma.cu", include_str!("../templates/dot_fma.cu")),
+    ("dot_head.cu", include_str!("../templates/dot_head.cu")),
+    ("dot_mma.cu", include_str!("../templates/dot_mma.cu")),
+    ("dot_tail.cu", include_str!("../templates/dot_tail.cu")),
+    ("loss.cu", include_str!("../templates/loss.cu")),
+    ("rows.cu", include_str!("../templates/rows.cu")),
+];
+
+/// What stands before templates that use tensor cores.
+const MMA: &str = include_str!("../templates/mma.cu");
 
 /// What stands before every template: types, functions of elements, folds over threads.
 const PRELUDE: [&str; 3] = [
@@ -30,9 +40,18 @@ fn engine() -> Result<&'static Tera, Refusal> {
         .map_err(|fault| Refusal(fault.clone()))
 }
 
-/// The text that a template gives for a context, the prelude before it.
-pub fn render(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
+/// The text that a template gives for a context.
+pub fn part(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
     let context = Context::from_serialize(context).map_err(|e| Refusal(format!("{name}: {e}")))?;
-    let body = engine()?.render(name, &context).map_err(|e| Refusal(format!("{name}: {e:?}")))?;
-    Ok(format!("{}\n{body}", PRELUDE.join("\n")))
+    engine()?.render(name, &context).map_err(|e| Refusal(format!("{name}: {e:?}")))
+}
+
+/// A whole kernel: the prelude, then the text that a template gives.
+pub fn render(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
+    Ok(format!("{}\n{}", PRELUDE.join("\n"), part(name, context)?))
+}
+
+/// A whole kernel that uses tensor cores.
+pub fn render_mma(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
+    Ok(format!("{}\n{MMA}\n{}", PRELUDE.join("\n"), part(name, context)?))
 }

@@ -2,6 +2,9 @@
 
 mod common;
 
+/// What runs functions of `common`.
+const DEVICE: common::Device = common::Device::Cpu;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -35,8 +35,10 @@ impl Memory {
     pub fn zeroed(bytes: usize) -> Result<Memory> {
         let memory = Memory::new(bytes)?;
         if bytes > 0 {
-            // SAFETY: the memory is ours.
+            // SAFETY: the memory is ours. Other streams do not wait for a fill, so that the host does.
             check("cuMemsetD8", unsafe { sys::cuMemsetD8_v2(memory.address, 0, bytes) })?;
+            // SAFETY: a context is current.
+            check("cuCtxSynchronize", unsafe { sys::cuCtxSynchronize() })?;
         }
         Ok(memory)
     }

@@ -389,6 +389,8 @@ impl Binder<'_> {
                 _ => 0,
             },
             Address::Result(i) => launch.results.get(i).map_or(0, |view| self.view(view)),
+            Address::InArg(i, offset) => self.address(at, Address::Arg(i)) + offset as u64,
+            Address::InResult(i, offset) => self.address(at, Address::Result(i)) + offset as u64,
             Address::Work(offset) => self.places.workspace.address() + offset as u64,
             Address::Counter(offset) => self.places.counters.address() + offset as u64,
         }
@@ -413,6 +415,7 @@ impl Binder<'_> {
             Param::I32(x) => x.to_le_bytes().to_vec(),
             Param::F32(x) => x.to_le_bytes().to_vec(),
             Param::U64(x) => x.to_le_bytes().to_vec(),
+            Param::U64s(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Param::U32s(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         })
     }

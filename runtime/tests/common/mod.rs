@@ -1,15 +1,16 @@
-//! What the tests of the CPU backend share: functions run on it, and compared with the oracle in f64.
+//! What the tests of kernels share: functions run on a device, and compared with the oracle in f64.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use mngc_compiler::ir::Stage;
 use mngc_compiler::ir::{Entry, EntryKind, Func, Graph, Input, Module, Op, Output, Type, Value};
 use mngc_compiler::passes;
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::{self, Plan};
-use mngc_runtime::{Backend, Context, Cpu, Precision, Tensor, evaluate};
+use mngc_runtime::{Backend, Context, Cpu, Cuda, Precision, Tensor, cuda, evaluate};
 use mngc_testkit::close::{largest, within};
 use mngc_testkit::{Tolerance, values};
 
@@ -60,10 +61,55 @@ pub fn planned(m: &Module, func: Func, way: Way) -> (Module, Plan) {
     (m, plan)
 }
 
+/// What runs the tests of a file: each test binary has one, as `DEVICE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The CPU backend.
+    Cpu,
+    /// The CUDA backend on the soft GPU, all of whose checks are on.
+    Soft,
+}
+
+impl Device {
+    /// How many random cases to run where the CPU runs `n`: every one of the soft GPU compiles kernels.
+    pub const fn cases(self, n: u32) -> u32 {
+        match self {
+            Device::Cpu => n,
+            Device::Soft => n.div_ceil(6),
+        }
+    }
+
+    /// Numbers of threads with which the results must be the same to the bit.
+    pub fn others(self) -> &'static [usize] {
+        match self {
+            Device::Cpu => &[1, 3, 7],
+            Device::Soft => &[],
+        }
+    }
+
+    /// Whether it is there; if not, says that the test is skipped.
+    pub fn is_ready(self) -> bool {
+        if self == Device::Cpu {
+            return true;
+        }
+        let missing = mngc_runtime::cuda::libraries::Library::Nvrtc.find().err();
+        if missing.is_some() {
+            let test = std::thread::current().name().unwrap_or("a test").to_string();
+            // Not by a macro: what these print in a test that passes is shown to nobody.
+            let _ =
+                writeln!(std::io::stdout(), "SKIPPED {test}: there is no NVRTC (`mngc doctor --install` fetches it)");
+        }
+        missing.is_none()
+    }
+}
+
 /// A backend for a function.
-pub fn backend(m: &Module, func: Func, way: Way, threads: usize) -> Cpu {
+pub fn backend(m: &Module, func: Func, way: Way, threads: usize) -> Box<dyn Backend> {
     let (m, plan) = planned(m, func, way);
-    Cpu::new(m, &plan, 7, Some(threads)).unwrap_or_else(|e| panic!("{e}"))
+    match crate::DEVICE {
+        Device::Cpu => Box::new(Cpu::new(m, &plan, 7, Some(threads)).unwrap_or_else(|e| panic!("{e}"))),
+        Device::Soft => Box::new(Cuda::new(m, &plan, 7, cuda::Kind::Soft).unwrap_or_else(|e| panic!("{e}"))),
+    }
 }
 
 /// Runs the entry of [`backend`].
@@ -73,9 +119,9 @@ pub fn run_on(backend: &mut dyn Backend, args: &[Tensor], step: u64) -> Vec<Tens
     (0..out.len()).map(|i| out.remove(&format!("out{i}")).expect("every result")).collect()
 }
 
-/// Runs a function on the CPU.
-pub fn on_cpu(m: &Module, func: Func, args: &[Tensor], way: Way, threads: usize) -> Vec<Tensor> {
-    run_on(&mut backend(m, func, way, threads), args, 3)
+/// Runs a function on the device.
+pub fn on_device(m: &Module, func: Func, args: &[Tensor], way: Way, threads: usize) -> Vec<Tensor> {
+    run_on(&mut *backend(m, func, way, threads), args, 3)
 }
 
 /// Runs a function on the oracle in f64, on arguments that are rounded already.
@@ -111,9 +157,9 @@ pub fn assert_close(m: &Module, func: Func, found: &[Tensor], wanted: &[Tensor],
     }
 }
 
-/// Runs a function on the CPU and on the oracle, and compares.
+/// Runs a function on the device and on the oracle, and compares.
 pub fn check(m: &Module, func: Func, args: &[Tensor], way: Way, sums: impl Into<Sums>) {
-    let found = on_cpu(m, func, args, way, 2);
+    let found = on_device(m, func, args, way, 2);
     assert_close(m, func, &found, &exact(m, func, args), sums, &format!("{way:?}"));
 }
 

@@ -183,19 +183,23 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    /// Remembers a read: the first of this launch, and whether other blocks read too.
+    /// Remembers a read: the first of this launch, and whether other blocks read the same bytes too. Of bytes that only some
+    /// of several readers read nothing is remembered: none of them may be accused of writing what it alone has read.
     #[inline(always)]
     fn note_read(&self, cell: &Cell, touched: u32, mine: u64) {
+        const BYTES: u64 = 15 << 1;
         let me = self.block.serial;
         let reader = cell.reader.load(Relaxed);
         let rs = serial_of(reader);
         if rs >= self.env.first_serial && rs != me {
-            if reader & MANY == 0 {
-                cell.reader.store(reader | MANY | (touched as u64) << 1, Relaxed);
+            let both = bytes_of(reader) & touched;
+            if reader & MANY == 0 && both != 0 {
+                cell.reader.store(reader & !BYTES | MANY | (both as u64) << 1, Relaxed);
             }
-        } else if rs < self.env.floor || rs != me || bytes_of(reader) & touched != touched {
-            let before = if rs == me { (bytes_of(reader) as u64) << 1 | reader & MANY } else { 0 };
-            cell.reader.store(mine & !MANY | before, Relaxed);
+        } else if rs < self.env.floor || rs != me {
+            cell.reader.store(mine & !MANY, Relaxed);
+        } else if reader & MANY == 0 && bytes_of(reader) & touched != touched {
+            cell.reader.store(mine & !MANY | (bytes_of(reader) as u64) << 1, Relaxed);
         }
     }
 

@@ -1,9 +1,8 @@
-//! Row programs on the CPU against the oracle in f64: random modules through the fusion passes, spaces of many tiles, folds
+//! Row programs on a device against the oracle in f64: random modules through the fusion passes, spaces of many tiles, folds
 //! of everything and of leading axes, work in place.
 
-mod common;
-
-use common::{Sums, Way, assert_close, exact, numbers, on_cpu, planned};
+use crate::DEVICE;
+use crate::common::{Sums, Way, assert_close, exact, numbers, on_device, planned};
 use mngc_compiler::ir::{Func, Module, read};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_runtime::Tensor;
@@ -35,10 +34,10 @@ fn check(params: &[&str], body: &str, returned: &str, results: &[&str], sums: Su
     assert!(matches!(kernels[..], [Kernel::Rows(_)]), "one cluster: {kernels:?}");
     let g = &m.funcs[f];
     let args: Vec<Tensor> = g.params.iter().zip(1..).map(|(&p, seed)| numbers(&m, g.ty(p), seed)).collect();
-    let found = on_cpu(&m, f, &args, Way::Planned, 2);
+    let found = on_device(&m, f, &args, Way::Planned, 2);
     assert_close(&m, f, &found, &exact(&m, f, &args), sums, body);
-    for threads in [1, 3, 7] {
-        let again = on_cpu(&m, f, &args, Way::Planned, threads);
+    for &threads in DEVICE.others() {
+        let again = on_device(&m, f, &args, Way::Planned, threads);
         assert!(found.iter().zip(&again).all(|(a, b)| bits(a) == bits(b)), "{threads} threads: {body}");
     }
 }
@@ -49,6 +48,9 @@ fn of(terms: usize, magnitude: f64) -> Sums {
 
 #[test]
 fn folds_of_everything() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     for [rows, n] in [[1, 1], [3, 5], [257, 131], [1000, 997], [1, 5_000]] {
         let x = format!("f32[{rows}, {n}]");
         let all = rows * n;
@@ -68,6 +70,9 @@ fn folds_of_everything() {
 
 #[test]
 fn sums_over_leading_axes() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     for [rows, n] in [[2, 3], [257, 131], [5_000, 48], [3, 70_001], [4_097, 1]] {
         let x = format!("bf16[{rows}, {n}]");
         let (z, row) = (format!("f32[{rows}, {n}]"), format!("f32[{n}]"));
@@ -79,6 +84,9 @@ fn sums_over_leading_axes() {
 
 #[test]
 fn rows_of_every_length_with_their_folds() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     for [rows, n] in [[3, 1], [7, 3], [129, 31], [100, 768], [3, 5_000], [1, 100_000]] {
         let (x, row) = (format!("f32[{rows}, {n}]"), format!("f32[{rows}]"));
         let body = format!(
@@ -93,6 +101,9 @@ fn rows_of_every_length_with_their_folds() {
 
 #[test]
 fn positions_and_broadcasts_along_every_axis() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     let x = "f32[5, 7, 130]";
     let body = format!(
         "v4: i32[5, 7, 130] = iota {{axis = 1}}\n  v5: {x} = cast v4\n  v6: {x} = broadcast v1 {{axes = [0]}}\n  \
@@ -105,6 +116,9 @@ fn positions_and_broadcasts_along_every_axis() {
 /// An optimizer's update in the memory of its slots, several times, is what it is on fresh memory.
 #[test]
 fn slots_are_updated_in_place() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     use mngc_compiler::ir::EntryKind;
     use mngc_compiler::schedule::plan::Place;
     use mngc_runtime::{Backend, Cpu, Precision, Reference};

@@ -1,11 +1,10 @@
-//! Every op on the CPU against the oracle in f64: the nodes of random modules one by one, each on the operands that it
+//! Every op on a device against the oracle in f64: the nodes of random modules one by one, each on the operands that it
 //! had there; as a row program where it is one, and as the op that it is.
 
-mod common;
-
+use crate::DEVICE;
 use std::collections::BTreeMap;
 
-use common::{Way, assert_close, check, exact, on_cpu, one_node, sums};
+use crate::common::{Way, assert_close, check, exact, on_device, one_node, sums};
 use mngc_compiler::ir::{DType, F64, Module, Op, Type};
 use mngc_runtime::{Context, Precision, Tensor};
 use mngc_testkit::kind::Kind;
@@ -29,25 +28,31 @@ fn check_nodes(case: &Case, seen: &mut BTreeMap<Kind, usize>) {
         let wanted = exact(&m, f, &step.args);
         let sums = sums(&m, f, &step.args);
         for way in [Way::Planned, Way::Op] {
-            let found = on_cpu(&m, f, &step.args, way, 2);
+            let found = on_device(&m, f, &step.args, way, 2);
             assert_close(&m, f, &found, &wanted, sums, &format!("{way:?} {:?} {:?}", step.node.op, step.args));
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: DEVICE.cases(200), ..ProptestConfig::default() })]
 
     #[test]
     fn nodes_of_random_modules(case in cases(Config::default())) {
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
         check_nodes(&case, &mut BTreeMap::new());
     }
 
     #[test]
     fn threads_change_no_bit(case in cases(Config::default())) {
-        let run = |threads| on_cpu(&case.module, case.func, &case.args, Way::Lowered, threads);
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
+        let run = |threads| on_device(&case.module, case.func, &case.args, Way::Lowered, threads);
         let one = run(1);
-        for threads in [2, 3, 7] {
+        for &threads in DEVICE.others() {
             for (a, b) in one.iter().zip(&run(threads)) {
                 prop_assert_eq!(bits(a), bits(b), "{} threads", threads);
             }
@@ -58,6 +63,9 @@ proptest! {
 /// The generator reaches every kind of op, so that no kernel goes unchecked.
 #[test]
 fn every_kind_of_op_is_checked() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     let mut seen = BTreeMap::new();
     for seed in 0..300u64 {
         let choices: Vec<u32> = (0..200).map(|i| values::hash(seed, i) as u32).collect();
@@ -71,6 +79,9 @@ fn every_kind_of_op_is_checked() {
 /// Rows whose elements differ by little, so that the mean takes nearly all of them away.
 #[test]
 fn norms_of_nearly_equal_rows() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     for n in [1usize, 2, 3, 17, 96, 1024] {
         for spread in [0.0, 1e-7, 1e-5, 1e-3, 0.1] {
             for eps in [1e-12, 1e-6, 1e-2] {

@@ -1,9 +1,8 @@
-//! Matrix products on the CPU against the oracle in f64: sizes around every tile, orders of axes, dtypes, epilogues, half
+//! Matrix products on a device against the oracle in f64: sizes around every tile, orders of axes, dtypes, epilogues, half
 //! products.
 
-mod common;
-
-use common::{Sums, Way, assert_close, exact, numbers, on_cpu, planned};
+use crate::DEVICE;
+use crate::common::{Sums, Way, assert_close, exact, numbers, on_device, planned};
 use mngc_compiler::ir::{Func, Module, read};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_runtime::Tensor;
@@ -98,10 +97,10 @@ impl Product {
         // Of one element or none, an epilogue may be a kernel of its own.
         let is_fused = matches!(kernels[..], [Kernel::Dot(_)]);
         assert!(is_fused || batch_elements(self) < 2, "{self:?} is one product: {kernels:?}");
-        let found = on_cpu(&m, f, &args, Way::Planned, 2);
+        let found = on_device(&m, f, &args, Way::Planned, 2);
         assert_close(&m, f, &found, &wanted, sums, &format!("{self:?}"));
-        for threads in [1, 3, 7] {
-            let again = on_cpu(&m, f, &args, Way::Planned, threads);
+        for &threads in DEVICE.others() {
+            let again = on_device(&m, f, &args, Way::Planned, threads);
             let same = found.iter().zip(&again).all(|(a, b)| bits(a) == bits(b));
             assert!(same, "{self:?} with {threads} threads");
         }
@@ -133,16 +132,22 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: DEVICE.cases(150), ..ProptestConfig::default() })]
 
     #[test]
     fn products_of_all_kinds(product in products()) {
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
         product.check();
     }
 
     /// x·xᵀ, scaled and with its own square added, as Newton-Schulz has them: computed by half, all of it stored.
     #[test]
     fn symmetric_products(m in 1usize..300, k in 1usize..80, with_epilogue: bool, dtype in prop::sample::select(vec!["f32", "bf16"])) {
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
         let x = format!("{dtype}[{m}, {k}]");
         let z = format!("{dtype}[{m}, {m}]");
         let tail = match with_epilogue {
@@ -158,10 +163,10 @@ proptest! {
         let f = Func::from_u32(1);
         let g = &module.funcs[f];
         let args = [numbers(&module, g.ty(g.params[0]), 1), numbers(&module, g.ty(g.params[1]), 2)];
-        let found = on_cpu(&module, f, &args, Way::Planned, 2);
+        let found = on_device(&module, f, &args, Way::Planned, 2);
         let sums = Sums { terms: k + 4, magnitude: Some(k as f64 + 1.0) };
         assert_close(&module, f, &found, &exact(&module, f, &args), sums, "symmetric");
-        let again = on_cpu(&module, f, &args, Way::Planned, 3);
+        let again = on_device(&module, f, &args, Way::Planned, 3);
         prop_assert_eq!(bits(&found[0]), bits(&again[0]));
         if !with_epilogue {
             let values = found[0].as_floats().unwrap();
@@ -173,6 +178,9 @@ proptest! {
 
 #[test]
 fn empty_products() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     for [batch, m, n, k] in [[1, 3, 4, 0], [1, 0, 4, 5], [1, 3, 0, 5], [0, 3, 4, 5], [2, 3, 4, 0]] {
         for epilogue in [0, 1, 3] {
             // The text form has no batch axis for one product.

@@ -1,9 +1,8 @@
-//! Attention and its gradient on the CPU against the oracle in f64: lengths around the blocks, windows, documents that
+//! Attention and its gradient on a device against the oracle in f64: lengths around the blocks, windows, documents that
 //! come back, grouped heads, dtypes, threads.
 
-mod common;
-
-use common::{Way, assert_close, exact, numbers, on_cpu, sums};
+use crate::DEVICE;
+use crate::common::{Way, assert_close, exact, numbers, on_device, sums};
 use mngc_compiler::ir::{Func, Module, read};
 use mngc_runtime::Tensor;
 use mngc_testkit::bits;
@@ -93,10 +92,10 @@ impl Case {
     }
 
     fn compare(&self, m: &Module, f: Func, args: &[Tensor]) {
-        let found = on_cpu(m, f, args, Way::Planned, 2);
+        let found = on_device(m, f, args, Way::Planned, 2);
         assert_close(m, f, &found, &exact(m, f, args), sums(m, f, args), &format!("{self:?}"));
-        for threads in [1, 3, 7] {
-            let again = on_cpu(m, f, args, Way::Planned, threads);
+        for &threads in DEVICE.others() {
+            let again = on_device(m, f, args, Way::Planned, threads);
             let same = found.iter().zip(&again).all(|(a, b)| bits(a) == bits(b));
             assert!(same, "{self:?} with {threads} threads");
         }
@@ -119,16 +118,22 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: DEVICE.cases(60), ..ProptestConfig::default() })]
 
     #[test]
     fn attention_of_all_kinds(case in cases()) {
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
         case.check();
     }
 }
 
 #[test]
 fn every_length_around_a_block_with_every_window() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     for t in [1usize, 2, 127, 128, 129, 300] {
         for window in [None, Some(0), Some(1), Some(2), Some(t - 1), Some(t), Some(t + 1), Some(10 * t)] {
             for documents in [None, Some((1, 1000)), Some((3, 1000)), Some((100, 2))] {

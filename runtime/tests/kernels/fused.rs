@@ -1,14 +1,13 @@
-//! Every fused call of random modules on the CPU against the graph that it stands for, in f64.
+//! Every fused call of random modules on a device against the graph that it stands for, in f64.
 //!
 //! How far a kernel may be from that follows from its graph: each node may be off by the bound for its op, and what these
 //! errors do together is found by making them, at random, in f64. A kernel rounds at fewer places than its graph does.
 
-mod common;
-
+use crate::DEVICE;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
-use common::{Way, backend, exact, one_node, planned, run_on, sums};
+use crate::common::{Way, backend, exact, one_node, planned, run_on, sums};
 use mngc_compiler::ir::{
     CallKind, DType, EntryKind, Func, Fusion, Graph, Module, Node, NodeData, Op, Type, Value, ValueDef, print,
 };
@@ -99,7 +98,7 @@ fn check_call(m: &Module, g: &Graph, data: &NodeData, args: &[Tensor]) -> bool {
     let Some(wanted) = with_errors(m, body, args, None) else { return false };
     let Some(samples) = samples(m, body, fusion, args) else { return false };
     let (single, f) = alone(m, g, data);
-    let found = run_on(&mut backend(&single, f, Way::Planned, 2), args, 3);
+    let found = run_on(&mut *backend(&single, f, Way::Planned, 2), args, 3);
     let mut checked = false;
     for (i, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
         let reach = samples.iter().map(|sample| distance(&sample[i], wanted)).max_by(f64::total_cmp).unwrap_or(0.0);
@@ -161,15 +160,21 @@ fn sizes() -> impl Strategy<Value = Sizes> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: DEVICE.cases(120), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn calls_of_random_modules(case in cases(Config::default())) {
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
         check(&case, &mut BTreeMap::new());
     }
 
     #[test]
     fn calls_of_training_steps(choices in prop::collection::vec(any::<u32>(), 0..160), seed in 0u64..1 << 32, sizes in sizes()) {
+        if !DEVICE.is_ready() {
+            return Ok(());
+        }
         check(&steps::case(&choices, seed, sizes), &mut BTreeMap::new());
     }
 }
@@ -177,6 +182,9 @@ proptest! {
 /// The generators reach every kind of fusion, and few calls are passed over.
 #[test]
 fn every_fusion_is_checked() {
+    if !DEVICE.is_ready() {
+        return;
+    }
     let mut seen = BTreeMap::new();
     for seed in 0..40u64 {
         let choices: Vec<u32> = (0..120).map(|i| values::hash(seed, i) as u32).collect();
