@@ -72,10 +72,10 @@ impl Cache {
         threads: usize,
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<Images, Error> {
-        let compiled = AtomicUsize::new(0);
+        let (identity, compiled) = (nvrtc.identity(), AtomicUsize::new(0));
         let images = in_threads(sources, threads, progress, |source| {
             let source = source.borrow();
-            let key = key(source, target, *options, &nvrtc.identity());
+            let key = key(source, target, *options, &identity);
             if let Some(image) = self.get(&key) {
                 return Ok(image);
             }

@@ -69,12 +69,12 @@ impl Doctor {
     pub fn run(&self) -> Result<ExitCode> {
         if self.install {
             let installed = install::nvrtc()?;
-            match Library::Nvrtc.find() {
-                Ok(found) if found.path != installed.path => output::note(&format!(
-                    "but the one that is used is {}, which is looked for first\n",
-                    found.path.display()
-                )),
-                _ => {}
+            if std::env::var_os(Library::Nvrtc.variable()).is_some_and(|path| !path.is_empty()) {
+                output::note(&format!("but {} names the one that is used\n", Library::Nvrtc.variable()));
+            } else if let Ok(Found { path, .. }) = Library::Nvrtc.find()
+                && path != installed.path
+            {
+                output::note(&format!("but the one that is used is {}, which is newer\n", path.display()));
             }
         }
         let report = Report::new();
