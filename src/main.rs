@@ -4,6 +4,7 @@ mod bundled;
 mod cli;
 mod device;
 mod fit;
+mod install;
 mod load;
 mod manifest;
 mod output;

@@ -342,7 +342,8 @@ fn inline(page: &Page) -> Vec<(usize, String)> {
 }
 
 /// Folders that pages leave out in front of a path.
-const SHORT: [&str; 7] = ["", "src", "compiler/src", "runtime/src", "trainer/src", "dsl/src", "testkit/src"];
+const SHORT: [&str; 8] =
+    ["", "src", "compiler/src", "runtime/src", "kernels-gen/src", "trainer/src", "dsl/src", "testkit/src"];
 
 /// `a/{b,c}.rs` as both.
 fn expanded(path: &str) -> Vec<String> {

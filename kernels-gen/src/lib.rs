@@ -5,9 +5,11 @@
 //! other sizes that a longer sequence changes are parameters of calls, so that one text serves all of them; lengths of
 //! rows and dims of heads are constants of the text.
 
+pub mod cache;
 pub mod call;
 pub mod device;
 pub mod dot;
+pub mod files;
 pub mod folders;
 pub mod image;
 pub mod libraries;

@@ -92,12 +92,17 @@ impl Library {
                 missing.tried.push((path, "no such file".into()));
                 continue;
             }
-            match self.version(&path) {
-                Ok(version) => return Ok(Found { path, version }),
+            match self.at(&path) {
+                Ok(found) => return Ok(found),
                 Err(why) => missing.tried.push((path, why)),
             }
         }
         Err(missing)
+    }
+
+    /// The library of a file, or of a name that the system's loader knows; or what is wrong with it.
+    pub fn at(self, path: &Path) -> Result<Found, String> {
+        Ok(Found { path: path.to_path_buf(), version: self.version(path)? })
     }
 
     fn candidates(self) -> Vec<PathBuf> {

@@ -169,6 +169,12 @@ impl Nvrtc {
         &self.found.version
     }
 
+    /// What tells it from others: two that have the same version may differ in what comes after, and so in size.
+    pub(crate) fn identity(&self) -> String {
+        let size = std::fs::metadata(&self.found.path).map_or(0, |file| file.len());
+        format!("{}, {size} bytes", self.found.version)
+    }
+
     /// The file that it was loaded from.
     pub fn path(&self) -> &Path {
         &self.found.path

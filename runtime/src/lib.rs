@@ -15,6 +15,6 @@ pub use backend::{Backend, KernelTime};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use error::{Error, Result};
-pub use mngc_kernels_gen::folders;
+pub use mngc_kernels_gen::{files, folders};
 pub use reference::{Context, Precision, Reference, evaluate};
 pub use tensor::{Data, Format, Tensor};

@@ -12,7 +12,7 @@ use mngc_runtime::folders;
 use mngc_trainer::memory;
 use serde::Serialize;
 
-use crate::output;
+use crate::{install, output};
 
 /// Options of the command.
 #[derive(Args, Debug)]
@@ -23,6 +23,10 @@ pub struct Doctor {
     /// Print what was found as one JSON object
     #[arg(long)]
     pub json: bool,
+
+    /// Fetch NVRTC, which compiles kernels for GPUs, into the data folder first: 90 MB from PyPI, by python3's pip
+    #[arg(long)]
+    install: bool,
 }
 
 /// What was found.
@@ -63,6 +67,16 @@ struct GpuReport {
 impl Doctor {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
+        if self.install {
+            let installed = install::nvrtc()?;
+            if std::env::var_os(Library::Nvrtc.variable()).is_some_and(|path| !path.is_empty()) {
+                output::note(&format!("but {} names the one that is used\n", Library::Nvrtc.variable()));
+            } else if let Ok(Found { path, .. }) = Library::Nvrtc.find()
+                && path != installed.path
+            {
+                output::note(&format!("but the one that is used is {}, which is newer\n", path.display()));
+            }
+        }
         let report = Report::new();
         if self.json {
             output::print_json(&report)?;
@@ -154,7 +168,7 @@ impl Report {
             );
         }
         if self.nvrtc.path.is_none() {
-            out += "Compiling for GPUs needs NVRTC: python3 -m pip install nvidia-cuda-nvrtc-cu12==12.9.86\n";
+            out += "Compiling for GPUs needs NVRTC: mngc doctor --install\n";
         }
         if self.nccl.path.is_none() {
             out += "More than one GPU needs NCCL: python3 -m pip install nvidia-nccl-cu12\n";

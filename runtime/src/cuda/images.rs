@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use mngc_kernels_gen::cache::Cache;
 use mngc_kernels_gen::image::Image;
 use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
 use mngc_kernels_gen::{Call, Device, Source};
@@ -14,6 +15,8 @@ use super::error::CudaError;
 #[derive(Debug, Default)]
 pub struct Images {
     functions: HashMap<String, Function>,
+    /// Why compiled kernels are not kept for the next run.
+    pub fault: Option<String>,
 }
 
 impl Images {
@@ -32,13 +35,13 @@ impl Images {
             most.2 = most.2.max(call.shared);
         }
         let sources: Vec<&Source> = asked.values().map(|(source, ..)| source.as_ref()).collect();
-        let images = compile(&sources, kind, device, threads)?;
+        let (images, fault) = compile(&sources, kind, device, threads)?;
         let mut functions = HashMap::new();
         for ((name, &(_, threads, shared)), image) in asked.iter().zip(&images) {
             let data = image.cubin.as_deref().unwrap_or(image.ptx.as_bytes());
             functions.insert((*name).to_string(), Function::load(name, data, threads, shared, device)?);
         }
-        Ok(Images { functions })
+        Ok(Images { functions, fault })
     }
 
     /// A kernel that was loaded.
@@ -47,11 +50,22 @@ impl Images {
     }
 }
 
-fn compile(sources: &[&Source], kind: Kind, device: &Device, threads: usize) -> Result<Vec<Image>, CudaError> {
+/// Compiled or found in the user's cache; and why nothing is kept there, if so.
+fn compile(
+    sources: &[&Source],
+    kind: Kind,
+    device: &Device,
+    threads: usize,
+) -> Result<(Vec<Image>, Option<String>), CudaError> {
+    if sources.is_empty() {
+        return Ok((Vec::new(), None));
+    }
     let nvrtc = Nvrtc::load()?;
     let target = nvrtc
         .target(device.capability)
         .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
     let options = Options { ptx_only: kind == Kind::Soft };
-    Ok(nvrtc.compile_all(sources, target, &options, threads, &|_| {})?)
+    let cache = Cache::of_user();
+    let images = cache.images(&nvrtc, sources, target, &options, threads, &|_| {})?.images;
+    Ok((images, cache.fault().map(ToString::to_string)))
 }
