@@ -41,7 +41,7 @@ __device__ __forceinline__ bool is_last_block(u32* counter, u32 blocks) {
   __syncthreads();
   if (threadIdx.x == 0) {
     is_last = atomicAdd(counter, 1u) == blocks - 1;
-    if (is_last) *counter = 0;
+    if (is_last) atomicExch(counter, 0u);
   }
   __syncthreads();
   if (is_last) __threadfence();
