@@ -39,7 +39,7 @@ impl Placer<'_> {
         let source = Source::Launch(self.steps.len());
         let storage = self.storages.push(StorageData { bytes: self.m.bytes(&ty), source });
         let result = Tensor { storage, offset: 0, ty };
-        self.steps.push(Step { name: name.into(), kernel, args, results: vec![result.clone()], loc: None });
+        self.steps.push(Step { name: name.into(), kernel, args, results: vec![result.clone()], instances: 1, loc: None });
         result
     }
 
@@ -168,10 +168,12 @@ impl Placer<'_> {
         });
         let (Some((arg, tensor)), None) = (args.next(), args.next()) else { return false };
         let Some(r) = step.results.iter().position(|t| t.storage == result) else { return false };
+        let (args, results) = (step.args.len() / step.instances, step.results.len() / step.instances);
         tensor.offset == 0
+            && arg / args == r / results
             && self.storages[operand].bytes == self.storages[result].bytes
             && tensor.ty.dtype.bytes() == step.results[r].ty.dtype.bytes()
-            && alias::allows(&step.kernel, arg, r)
+            && alias::allows(&step.kernel, arg % args, r % results)
     }
 
     fn finish(self, entry: &Entry, outputs: Outputs) -> EntryPlan {
@@ -244,6 +246,7 @@ impl Placer<'_> {
             kernel: step.kernel.clone(),
             args: step.args.iter().map(operand).collect(),
             results: step.results.iter().map(view).collect(),
+            instances: step.instances,
             loc: step.loc,
         });
         let launches = launches.collect();
