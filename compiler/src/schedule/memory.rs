@@ -168,6 +168,7 @@ impl Placer<'_> {
         });
         let (Some((arg, tensor)), None) = (args.next(), args.next()) else { return false };
         let Some(r) = step.results.iter().position(|t| t.storage == result) else { return false };
+        // Other instances may not have read theirs yet.
         let (args, results) = (step.args.len() / step.instances, step.results.len() / step.instances);
         tensor.offset == 0
             && arg / args == r / results
@@ -202,14 +203,17 @@ impl Placer<'_> {
         }
         for (at, step) in self.steps.iter().enumerate() {
             let mut taken: Vec<Buffer> = Vec::new();
-            for result in &step.results {
+            let args = step.args.len() / step.instances;
+            for (r, result) in step.results.iter().enumerate() {
+                let instance = r * step.instances / step.results.len();
+                let own = &step.args[instance * args..][..args];
                 let storage = result.storage;
                 let until = last[storage].unwrap_or(at);
                 if let Some(slot) = self.home[storage] {
                     of[storage] = Some(slot_buffer(slot, self.storages[storage].bytes, &mut buffers));
                     continue;
                 }
-                let donor = step.args.iter().find_map(|arg| match arg {
+                let donor = own.iter().find_map(|arg| match arg {
                     Arg::Tensor(t) if last[t.storage] == Some(at) && self.in_place(at, t.storage, storage) => {
                         of[t.storage].filter(|&b| matches!(buffers[b].place, Place::Arena(_)) && !taken.contains(&b))
                     }
