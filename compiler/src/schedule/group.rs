@@ -6,7 +6,7 @@
 //! ⟶ a1, a2 = norm(x1), norm(x2)  b1, b2 = a1·a1ᵀ, a2·a2ᵀ
 //! ```
 //!
-//! Launches are taken in order. One joins the first group that it may join by moving up to that group's place: all that
+//! Launches are taken in order, in init, refresh and update one step of all chains after the other. One joins the first group that it may join by moving up to that group's place: all that
 //! it needs is there by then. Else the last group that may move down to it: nobody has read what that one made. Else it
 //! begins a group. Moving up makes results live longer, moving down operands; where activations are at stake
 //! (anywhere but in init, refresh and update) a launch moves only over a few others, or with next to no memory.
@@ -23,7 +23,7 @@ use super::plan::ALIGNMENT;
 use crate::ir::{DType, Entry, EntryKind, Module, Op, Output, Slot};
 
 /// Whether launches of this kernel may be instances of one: what is small, or comes in numbers.
-pub fn groups(kernel: &Kernel) -> bool {
+pub fn may_group(kernel: &Kernel) -> bool {
     matches!(kernel, Kernel::Rows(_) | Kernel::Dot(_) | Kernel::Op(Op::Transpose { .. }))
 }
 
@@ -47,12 +47,12 @@ pub fn group(m: &Module, entry: &Entry, steps: Steps) -> Steps {
         written: &written,
         free,
         groups: Vec::new(),
-        group_of: Vec::new(),
+        group_of: vec![0; steps.steps.len()],
         classes: Vec::new(),
     };
     let needs = needs(&steps, &written);
-    for (at, needs) in needs.iter().enumerate() {
-        g.add(at, needs);
+    for at in order(&needs, free) {
+        g.add(at, &needs[at]);
     }
     let order = g.groups.into_iter().map(|group| group.members).filter(|members| !members.is_empty());
     let order: Vec<Vec<usize>> = order.collect();
@@ -89,6 +89,19 @@ fn needs(steps: &Steps, written: &HashMap<Storage, Slot>) -> Vec<Vec<usize>> {
         all.push(needs);
     }
     all
+}
+
+/// The order in which launches are taken: as they stand, or, where memory is free, step by step of all chains at once.
+fn order(needs: &[Vec<usize>], free: bool) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..needs.len()).collect();
+    if free {
+        let mut depth = vec![0; needs.len()];
+        for (at, needs) in needs.iter().enumerate() {
+            depth[at] = needs.iter().map(|&need| depth[need] + 1).max().unwrap_or(0);
+        }
+        order.sort_by_key(|&at| depth[at]);
+    }
+    order
 }
 
 fn tensors(step: &Step) -> impl Iterator<Item = &Tensor> {
@@ -143,7 +156,7 @@ struct Grouper<'a> {
 impl Grouper<'_> {
     fn add(&mut self, at: usize, needs: &[usize]) {
         let bytes = self.made(at);
-        let class = groups(&self.steps[at].kernel).then(|| self.class(at));
+        let class = may_group(&self.steps[at].kernel).then(|| self.class(at));
         let candidates = class.map_or(Vec::new(), |class| self.classes[class].groups.clone());
         let fits = |g: &&usize| self.groups[**g].bytes + bytes <= MOST;
         let up = candidates.iter().filter(fits).find(|&&g| self.may_rise(at, needs, g));
@@ -171,7 +184,7 @@ impl Grouper<'_> {
                 new
             }
         };
-        self.group_of.push(joined);
+        self.group_of[at] = joined;
         for &need in needs {
             self.groups[self.group_of[need]].needed = true;
         }

@@ -39,7 +39,14 @@ impl Placer<'_> {
         let source = Source::Launch(self.steps.len());
         let storage = self.storages.push(StorageData { bytes: self.m.bytes(&ty), source });
         let result = Tensor { storage, offset: 0, ty };
-        self.steps.push(Step { name: name.into(), kernel, args, results: vec![result.clone()], instances: 1, loc: None });
+        self.steps.push(Step {
+            name: name.into(),
+            kernel,
+            args,
+            results: vec![result.clone()],
+            instances: 1,
+            loc: None,
+        });
         result
     }
 

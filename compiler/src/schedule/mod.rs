@@ -25,8 +25,8 @@ use std::time::Instant;
 use build::Steps;
 pub use plan::Plan;
 
-use crate::ir::{Entry, Module};
 use crate::ir::typing::Stage;
+use crate::ir::{Entry, Module};
 use crate::passes::{self, PassError};
 
 /// Why a module could not be scheduled: a fault of the compiler, never of a model file.

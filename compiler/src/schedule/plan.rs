@@ -87,7 +87,8 @@ impl Launch {
     /// Operands of each instance, with its results.
     pub fn each(&self) -> impl Iterator<Item = (&[Operand], &[View])> {
         let part = |len: usize, i: usize| len / self.instances * i..len / self.instances * (i + 1);
-        (0..self.instances).map(move |i| (&self.args[part(self.args.len(), i)], &self.results[part(self.results.len(), i)]))
+        (0..self.instances)
+            .map(move |i| (&self.args[part(self.args.len(), i)], &self.results[part(self.results.len(), i)]))
     }
 }
 

@@ -115,7 +115,9 @@ fn clash(launch: &Launch, mut ranges: Vec<Range>) -> Option<String> {
             let same = (range.start, range.end, range.element) == (other.start, other.end, other.element);
             match (range.what, other.what) {
                 (Part::Operand(_), Part::Operand(_)) => {}
-                (Part::Result(r), Part::Result(_)) => return Some(format!("result {r} is written over another result")),
+                (Part::Result(r), Part::Result(_)) => {
+                    return Some(format!("result {r} is written over another result"));
+                }
                 (Part::Operand(i), Part::Result(r)) | (Part::Result(r), Part::Operand(i)) => {
                     let own = i / args == r / results;
                     if !(same && own && alias::allows(&launch.kernel, i % args, r % results)) {
@@ -135,7 +137,7 @@ fn unlike(m: &Module, launch: &Launch) -> Option<String> {
     if *instances == 0 || !args.len().is_multiple_of(*instances) || !results.len().is_multiple_of(*instances) {
         return Some(format!("operands and results are not those of {instances} instances"));
     }
-    if *instances > 1 && !group::groups(kernel) {
+    if *instances > 1 && !group::may_group(kernel) {
         return Some(format!("a launch of {} has {instances} instances", kernel.name()));
     }
     let alike = |a: &View, b: &View| {
