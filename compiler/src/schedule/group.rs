@@ -6,10 +6,11 @@
 //! ⟶ a1, a2 = norm(x1), norm(x2)  b1, b2 = a1·a1ᵀ, a2·a2ᵀ
 //! ```
 //!
-//! Launches are taken in order, in init, refresh and update one step of all chains after the other. One joins the first group that it may join by moving up to that group's place: all that
-//! it needs is there by then. Else the last group that may move down to it: nobody has read what that one made. Else it
-//! begins a group. Moving up makes results live longer, moving down operands; where activations are at stake
-//! (anywhere but in init, refresh and update) a launch moves only over a few others, or with next to no memory.
+//! Launches are taken in order; in init, refresh and update, where no activation is at stake, one step of all chains
+//! after the other. One joins the first group that it may join by moving up to that group's place: all that it needs is
+//! there by then. Else the last group that may move down to it: nobody has read what that one made. Else it begins a
+//! group. Moving up makes results live longer, moving down operands; in the other entries a launch therefore moves only
+//! over a few others, or with next to no memory.
 //!
 //! A launch that writes over a slot's value in place stays behind all that read it, so that grouping costs no copies.
 
