@@ -79,8 +79,10 @@ struct LaunchInfo {
     /// The ops that it computes: `dot+relu+square`.
     name: String,
     kernel: &'static str,
-    /// Types of the results: `f32[seq, T, dim]`.
+    /// Types of the results: `f32[seq, T, dim]`. With several instances, those of the first.
     results: Vec<String>,
+    /// How often the kernel runs in this launch, on other tensors each time.
+    instances: usize,
     /// The place in the model file, as `file:line`.
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
@@ -252,10 +254,12 @@ fn entries(model: &Model, schedule: &Schedule) -> Vec<EntryInfo> {
 
 fn launches(model: &Model, schedule: &Schedule, entry: &EntryPlan) -> Vec<LaunchInfo> {
     let place = |span: Span| format!("{}:{}", model.texts.name(span.file), model.texts.line_column(span).0);
+    let first = |launch: &Launch| launch.each().next().map_or(Vec::new(), |(_, results)| results.to_vec());
     let info = |launch: &Launch| LaunchInfo {
         name: launch.name.clone(),
         kernel: launch.kernel.name(),
-        results: launch.results.iter().map(|view| schedule.module.show(&view.ty)).collect(),
+        results: first(launch).iter().map(|view| schedule.module.show(&view.ty)).collect(),
+        instances: launch.instances,
         place: launch.loc.map(place),
     };
     entry.launches.iter().map(info).collect()

@@ -67,15 +67,16 @@ pub struct Spec {
 impl Spec {
     /// What a launch of a plan asks for.
     pub fn of(m: &Module, launch: &Launch) -> Spec {
+        let (args, results) = launch.each().next().unwrap_or_default();
         let operand = |arg: &Planned| match arg {
             Planned::View(view) => Operand::of(m, view),
             Planned::Const(value, dtype) => Operand::number(*dtype, *value),
         };
         Spec {
             kernel: launch.kernel.clone(),
-            args: launch.args.iter().map(operand).collect(),
-            results: launch.results.iter().map(|view| Operand::of(m, view)).collect(),
-            instances: 1,
+            args: args.iter().map(operand).collect(),
+            results: results.iter().map(|view| Operand::of(m, view)).collect(),
+            instances: launch.instances,
         }
     }
 }

@@ -74,6 +74,8 @@ pub struct Step {
     pub args: Vec<Arg>,
     /// Results.
     pub results: Vec<Tensor>,
+    /// How often it runs: see [`super::plan::Launch::instances`].
+    pub instances: usize,
     /// Where it comes from.
     pub loc: Option<Span>,
 }
@@ -134,7 +136,7 @@ impl Build<'_> {
     ) -> Vec<Tensor> {
         let at = self.steps.len();
         let results: Vec<Tensor> = types.into_iter().map(|ty| self.tensor(ty, Source::Launch(at))).collect();
-        self.steps.push(Step { name, kernel, args, results: results.clone(), loc });
+        self.steps.push(Step { name, kernel, args, results: results.clone(), instances: 1, loc });
         results
     }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
-use crate::ir::{DType, F64, Graph, Module, Node, NodeData, Op, ReduceKind, Type, Value};
+use crate::ir::{CompareOp, DType, F64, Graph, Module, Node, NodeData, Op, ReduceKind, Type, Value};
 
 /// Why a graph is no row program: a reason for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,9 @@ pub struct Unsupported(pub String);
 
 /// A row must fit a tile; longer ones are folded by an op of their own.
 const LONGEST_ROW: usize = 1 << 17;
+
+/// So many numbers one behind another are no job for a kernel that moves elements.
+const MOST_NUMBERS: usize = 16;
 
 type Result<T> = std::result::Result<T, Unsupported>;
 
@@ -251,6 +254,9 @@ impl Compiler<'_> {
                 let dst = self.new_reg(kind);
                 Instr::Iota { dst, inner: spread.inner * behind, period: sizes[*axis as usize] }
             }
+            Op::Concat { .. } if args.len() <= MOST_NUMBERS && args.iter().all(|&arg| self.count(arg) == 1) => {
+                return self.numbers(args, kind, spread);
+            }
             Op::Unary(op) => {
                 let a = self.value(args[0], spread)?;
                 Instr::Unary { op: *op, dst: self.new_reg(kind), a }
@@ -301,6 +307,26 @@ impl Compiler<'_> {
         };
         self.instrs.push(instr);
         Ok(Src::Reg(dst))
+    }
+
+    /// Numbers behind one another: at each place the one of that position is selected.
+    fn numbers(&mut self, args: &[Value], kind: Kind, spread: Spread) -> Result<Src> {
+        let [first @ .., last] = args else { return unsupported("nothing in a row") };
+        let mut src = self.value(*last, Spread::scalar())?;
+        if first.is_empty() {
+            return Ok(src);
+        }
+        let at = self.new_reg(Kind::I32);
+        self.instrs.push(Instr::Iota { dst: at, inner: spread.inner, period: args.len() });
+        for (i, &arg) in first.iter().enumerate() {
+            let a = self.value(arg, Spread::scalar())?;
+            let (c, dst) = (self.new_reg(Kind::I32), self.new_reg(kind));
+            let (op, b) = (CompareOp::Eq, Src::Const(F64(i as f64)));
+            self.instrs.push(Instr::Compare { op, kind: Kind::I32, dst: c, a: Src::Reg(at), b });
+            self.instrs.push(Instr::Select { dst, c: Src::Reg(c), a, b: src });
+            src = Src::Reg(dst);
+        }
+        Ok(src)
     }
 
     /// How the operand of a broadcast stands in the space.

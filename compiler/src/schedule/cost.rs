@@ -32,15 +32,16 @@ pub fn of(m: &Module, launch: &Launch) -> Cost {
 }
 
 fn flops(m: &Module, launch: &Launch) -> f64 {
+    let instances = launch.instances as f64;
     let elements = |view: &View| m.dims.elements(&view.ty.dims) as f64;
     let results: f64 = launch.results.iter().map(elements).sum();
     match &launch.kernel {
         Kernel::Rows(program) => {
             let computing = |i: &&Instr| !matches!(i, Instr::Load { .. } | Instr::Store { .. } | Instr::Iota { .. });
-            program.elements as f64 * program.instrs.iter().filter(computing).count() as f64
+            instances * program.elements as f64 * program.instrs.iter().filter(computing).count() as f64
         }
         Kernel::Dot(DotKernel { batch, m: rows, n, k, symmetric, .. }) => {
-            let all = 2.0 * *batch as f64 * *rows as f64 * *n as f64 * *k as f64;
+            let all = instances * 2.0 * *batch as f64 * *rows as f64 * *n as f64 * *k as f64;
             if *symmetric { all / 2.0 } else { all }
         }
         Kernel::Loss(LossKernel { rows, n, k, gradient, .. }) => {

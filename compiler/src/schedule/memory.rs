@@ -39,7 +39,14 @@ impl Placer<'_> {
         let source = Source::Launch(self.steps.len());
         let storage = self.storages.push(StorageData { bytes: self.m.bytes(&ty), source });
         let result = Tensor { storage, offset: 0, ty };
-        self.steps.push(Step { name: name.into(), kernel, args, results: vec![result.clone()], loc: None });
+        self.steps.push(Step {
+            name: name.into(),
+            kernel,
+            args,
+            results: vec![result.clone()],
+            instances: 1,
+            loc: None,
+        });
         result
     }
 
@@ -168,10 +175,13 @@ impl Placer<'_> {
         });
         let (Some((arg, tensor)), None) = (args.next(), args.next()) else { return false };
         let Some(r) = step.results.iter().position(|t| t.storage == result) else { return false };
+        // Other instances may not have read theirs yet.
+        let (args, results) = (step.args.len() / step.instances, step.results.len() / step.instances);
         tensor.offset == 0
+            && arg / args == r / results
             && self.storages[operand].bytes == self.storages[result].bytes
             && tensor.ty.dtype.bytes() == step.results[r].ty.dtype.bytes()
-            && alias::allows(&step.kernel, arg, r)
+            && alias::allows(&step.kernel, arg % args, r % results)
     }
 
     fn finish(self, entry: &Entry, outputs: Outputs) -> EntryPlan {
@@ -200,14 +210,17 @@ impl Placer<'_> {
         }
         for (at, step) in self.steps.iter().enumerate() {
             let mut taken: Vec<Buffer> = Vec::new();
-            for result in &step.results {
+            let args = step.args.len() / step.instances;
+            for (r, result) in step.results.iter().enumerate() {
+                let instance = r * step.instances / step.results.len();
+                let own = &step.args[instance * args..][..args];
                 let storage = result.storage;
                 let until = last[storage].unwrap_or(at);
                 if let Some(slot) = self.home[storage] {
                     of[storage] = Some(slot_buffer(slot, self.storages[storage].bytes, &mut buffers));
                     continue;
                 }
-                let donor = step.args.iter().find_map(|arg| match arg {
+                let donor = own.iter().find_map(|arg| match arg {
                     Arg::Tensor(t) if last[t.storage] == Some(at) && self.in_place(at, t.storage, storage) => {
                         of[t.storage].filter(|&b| matches!(buffers[b].place, Place::Arena(_)) && !taken.contains(&b))
                     }
@@ -244,6 +257,7 @@ impl Placer<'_> {
             kernel: step.kernel.clone(),
             args: step.args.iter().map(operand).collect(),
             results: step.results.iter().map(view).collect(),
+            instances: step.instances,
             loc: step.loc,
         });
         let launches = launches.collect();

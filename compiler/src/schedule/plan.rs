@@ -75,8 +75,21 @@ pub struct Launch {
     pub args: Vec<Operand>,
     /// Results. One may lie where an operand lies, where [`super::verify`] says that its kernel allows it.
     pub results: Vec<View>,
+    /// How often the kernel runs, on other tensors each time: operands and results are those of the first instance, then
+    /// those of the second, and so on. Instances are alike in all but where their tensors lie, and none needs what another
+    /// makes: they may run in any order, or at once.
+    pub instances: usize,
     /// The place in the model file that it comes from.
     pub loc: Option<Span>,
+}
+
+impl Launch {
+    /// Operands of each instance, with its results.
+    pub fn each(&self) -> impl Iterator<Item = (&[Operand], &[View])> {
+        let part = |len: usize, i: usize| len / self.instances * i..len / self.instances * (i + 1);
+        (0..self.instances)
+            .map(move |i| (&self.args[part(self.args.len(), i)], &self.results[part(self.results.len(), i)]))
+    }
 }
 
 /// What one entry runs.

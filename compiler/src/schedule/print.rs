@@ -30,13 +30,16 @@ fn entry_plan(out: &mut String, m: &Module, e: &EntryPlan) {
     };
     let show = |view: &View| format!("{} {}", place(view), m.show(&view.ty));
     for launch in &e.launches {
-        let results: Vec<String> = launch.results.iter().map(show).collect();
-        let args = launch.args.iter().map(|arg| match arg {
-            Operand::View(view) => place(view),
-            Operand::Const(value, dtype) => format!("{value:?} {dtype}"),
-        });
-        let args: Vec<String> = args.collect();
-        let _ = writeln!(out, "  {} = {} ({})", results.join(", "), launch.name, args.join(", "));
+        for (i, (args, results)) in launch.each().enumerate() {
+            let results: Vec<String> = results.iter().map(show).collect();
+            let args = args.iter().map(|arg| match arg {
+                Operand::View(view) => place(view),
+                Operand::Const(value, dtype) => format!("{value:?} {dtype}"),
+            });
+            let args: Vec<String> = args.collect();
+            let and = if i == 0 { "" } else { "and " };
+            let _ = writeln!(out, "  {and}{} = {} ({})", results.join(", "), launch.name, args.join(", "));
+        }
         kernel(out, &launch.kernel);
     }
     for (name, view) in &e.outputs {

@@ -5,12 +5,14 @@
 //! 2. An operand is what the host, a slot or an earlier launch put there, whole, and nothing wrote over it since.
 //! 3. Two results of a launch do not overlap; a result and an operand overlap only if they are the same bytes and the
 //!    kernel allows it ([`super::alias::allows`]).
-//! 4. After the last launch each slot and host output that the entry promises holds what the entry's function returns.
+//! 4. Instances of a launch are alike in all but where their tensors lie, and a result of one overlaps no operand of
+//!    another.
+//! 5. After the last launch each slot and host output that the entry promises holds what the entry's function returns.
 
 use std::collections::BTreeMap;
 
-use super::alias;
-use super::plan::{ALIGNMENT, EntryPlan, Operand, Place, Plan, View};
+use super::plan::{ALIGNMENT, EntryPlan, Launch, Operand, Place, Plan, View};
+use super::{alias, group};
 use crate::ir::{EntryKey, Module};
 
 /// A broken guarantee: a fault of the planner.
@@ -84,6 +86,79 @@ impl Memory {
     }
 }
 
+/// An operand or a result of a launch, by position among those of all instances.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Operand(usize),
+    Result(usize),
+}
+
+/// Memory that a launch reads or writes.
+struct Range {
+    space: Space,
+    start: usize,
+    end: usize,
+    what: Part,
+    /// Bytes of an element.
+    element: usize,
+}
+
+/// What a launch writes over something that it must not.
+fn clash(launch: &Launch, mut ranges: Vec<Range>) -> Option<String> {
+    ranges.retain(|range| range.start < range.end);
+    ranges.sort_by_key(|range| (range.space, range.start, range.what));
+    let (args, results) = (launch.args.len() / launch.instances, launch.results.len() / launch.instances);
+    let mut open: Vec<Range> = Vec::new();
+    for range in ranges {
+        open.retain(|other| other.space == range.space && other.end > range.start);
+        for other in &open {
+            let same = (range.start, range.end, range.element) == (other.start, other.end, other.element);
+            match (range.what, other.what) {
+                (Part::Operand(_), Part::Operand(_)) => {}
+                (Part::Result(r), Part::Result(_)) => {
+                    return Some(format!("result {r} is written over another result"));
+                }
+                (Part::Operand(i), Part::Result(r)) | (Part::Result(r), Part::Operand(i)) => {
+                    let own = i / args == r / results;
+                    if !(same && own && alias::allows(&launch.kernel, i % args, r % results)) {
+                        return Some(format!("result {r} is written over operand {i}, which it needs"));
+                    }
+                }
+            }
+        }
+        open.push(range);
+    }
+    None
+}
+
+/// Why the instances of a launch cannot be one launch.
+fn unlike(m: &Module, launch: &Launch) -> Option<String> {
+    let Launch { instances, args, results, kernel, .. } = launch;
+    if *instances == 0 || !args.len().is_multiple_of(*instances) || !results.len().is_multiple_of(*instances) {
+        return Some(format!("operands and results are not those of {instances} instances"));
+    }
+    if *instances > 1 && !group::may_group(kernel) {
+        return Some(format!("a launch of {} has {instances} instances", kernel.name()));
+    }
+    let alike = |a: &View, b: &View| {
+        let (elements, aligned) = (|v: &View| m.dims.elements(&v.ty.dims), |v: &View| v.offset % ALIGNMENT);
+        a.ty.dtype == b.ty.dtype && elements(a) == elements(b) && aligned(a) == aligned(b)
+    };
+    let mut each = launch.each();
+    let (args, results) = each.next()?;
+    for (i, (others, made)) in each.enumerate() {
+        let same_args = args.iter().zip(others).all(|pair| match pair {
+            (Operand::View(a), Operand::View(b)) => alike(a, b),
+            (Operand::Const(x, a), Operand::Const(y, b)) => x.to_bits() == y.to_bits() && a == b,
+            _ => false,
+        });
+        if !same_args || !results.iter().zip(made).all(|(a, b)| alike(a, b)) {
+            return Some(format!("instance {} is not like the first", i + 1));
+        }
+    }
+    None
+}
+
 /// Checks the plan of a module.
 pub fn plan(m: &Module, plan: &Plan) -> Result<(), PlanError> {
     plan.entries.values().try_for_each(|e| entry(m, e, plan.arena))
@@ -112,6 +187,9 @@ fn entry(m: &Module, e: &EntryPlan, arena: usize) -> Result<(), PlanError> {
         (space, base + view.offset, base + view.offset + m.bytes(&view.ty))
     };
     for (at, launch) in e.launches.iter().enumerate() {
+        if let Some(message) = unlike(m, launch) {
+            return fail(at, message);
+        }
         let operands = launch.args.iter().enumerate().filter_map(|(i, arg)| match arg {
             Operand::View(view) => Some((i, view)),
             Operand::Const(..) => None,
@@ -137,22 +215,14 @@ fn entry(m: &Module, e: &EntryPlan, arena: usize) -> Result<(), PlanError> {
                 return fail(at, format!("operand {i} (t{}) is not in {} any more", view.value, view.buffer));
             }
         }
-        for (r, result) in launch.results.iter().enumerate() {
-            let (space, start, end) = bytes(result);
-            for (i, view) in &operands {
-                let (other, from, to) = bytes(view);
-                let overlap = space == other && start < to && from < end;
-                let same = (start, end) == (from, to) && result.ty.dtype.bytes() == view.ty.dtype.bytes();
-                if overlap && !(same && alias::allows(&launch.kernel, *i, r)) {
-                    return fail(at, format!("result {r} is written over operand {i}, which it needs"));
-                }
-            }
-            for other in &launch.results[..r] {
-                let (there, from, to) = bytes(other);
-                if space == there && start < to && from < end {
-                    return fail(at, format!("result {r} is written over another result"));
-                }
-            }
+        let range = |what: Part, view: &View| {
+            let (space, start, end) = bytes(view);
+            Range { space, start, end, what, element: view.ty.dtype.bytes() }
+        };
+        let read = operands.iter().map(|(i, view)| range(Part::Operand(*i), view));
+        let made = launch.results.iter().enumerate().map(|(r, view)| range(Part::Result(r), view));
+        if let Some(message) = clash(launch, read.chain(made).collect()) {
+            return fail(at, message);
         }
         for result in &launch.results {
             let (space, start, end) = bytes(result);

@@ -8,7 +8,10 @@ use crate::harness;
 fn files() {
     harness::check("schedule", |text| {
         let m = harness::module(text);
-        match schedule::plan(&m, &mut Vec::new()) {
+        // A case that begins with `// grouped` shows launches with several instances.
+        let grouped = text.trim_start().starts_with("// grouped");
+        let plan = if grouped { schedule::plan_grouped } else { schedule::plan };
+        match plan(&m, &mut Vec::new()) {
             Ok(plan) => vec![print::plan(&m, &plan)],
             Err(e) => vec![e.to_string()],
         }
