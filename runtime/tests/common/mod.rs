@@ -87,6 +87,11 @@ impl Device {
         }
     }
 
+    /// Whether the product of a loss is kept in the dtype of its operands.
+    pub fn rounds_heads(self) -> bool {
+        self == Device::Soft
+    }
+
     /// Whether it is there; if not, says that the test is skipped.
     pub fn is_ready(self) -> bool {
         if self == Device::Cpu {
