@@ -241,8 +241,8 @@ impl<'a> Emit<'a> {
         format!("v{}", self.next - 1)
     }
 
-    /// Ends the open loop over elements.
-    fn flush(&mut self) {
+    /// Ends the open loop over elements: what follows may read any of them.
+    pub fn flush(&mut self) {
         if self.run.is_empty() {
             return;
         }

@@ -378,12 +378,15 @@ impl Folds<'_> {
             )
         };
         let live = emit.space.live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
+        // Elements meet across the loop.
+        emit.flush();
         if *len == self.shape.len {
             emit.each(format!("if (e < E / 2) {live}{{"));
             emit.each(format!("  {}", turn("local(e, lane)")));
             emit.each(format!("  {name}[e] = {x}[e] * cosine + {x}[(e + E / 2) % E] * sine;"));
             emit.each(format!("  {name}[(e + E / 2) % E] = {x}[(e + E / 2) % E] * cosine - {x}[e] * sine;"));
             emit.each("}".into());
+            emit.flush();
         } else {
             self.short_rows = self.short_rows.max(2 * self.shape.teams() * self.shape.len * 4);
             emit.line("team_sync<TEAM>();");
