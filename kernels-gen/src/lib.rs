@@ -5,6 +5,7 @@
 //! other sizes that a longer sequence changes are parameters of calls, so that one text serves all of them; lengths of
 //! rows and dims of heads are constants of the text.
 
+pub mod attention;
 pub mod cache;
 pub mod call;
 pub mod device;

@@ -3,6 +3,7 @@
 use mngc_compiler::ir::Op;
 use mngc_compiler::schedule::kernel::Kernel;
 
+use crate::attention;
 use crate::call::{Address, Generated};
 use crate::device::Device;
 use crate::dot;
@@ -34,7 +35,8 @@ fn one(spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
         Kernel::Loss(loss) => loss::generate(loss, spec, device),
         Kernel::Copy => Err(missing(&spec.kernel)),
         Kernel::Op(op) => match op {
-            Op::Attention { .. } | Op::AttentionGrad { .. } => Err(missing(&spec.kernel)),
+            Op::Attention { mask, scale } => attention::forward(*mask, *scale, spec, device),
+            Op::AttentionGrad { mask, scale } => attention::backward(*mask, *scale, spec, device),
             _ => Err(missing(&spec.kernel)),
         },
     }

@@ -9,6 +9,13 @@ use crate::spec::Refusal;
 
 /// Every template by name. `prelude.cu` stands before each.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("attention.cu", include_str!("../templates/attention.cu")),
+    ("attention_backward_fma.cu", include_str!("../templates/attention_backward_fma.cu")),
+    ("attention_backward_mma.cu", include_str!("../templates/attention_backward_mma.cu")),
+    ("attention_fma.cu", include_str!("../templates/attention_fma.cu")),
+    ("attention_forward_fma.cu", include_str!("../templates/attention_forward_fma.cu")),
+    ("attention_forward_mma.cu", include_str!("../templates/attention_forward_mma.cu")),
+    ("attention_mma.cu", include_str!("../templates/attention_mma.cu")),
     ("dot_fma.cu", include_str!("../templates/dot_fma.cu")),
     ("dot_head.cu", include_str!("../templates/dot_head.cu")),
     ("dot_mma.cu", include_str!("../templates/dot_mma.cu")),
