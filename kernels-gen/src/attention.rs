@@ -199,7 +199,7 @@ pub fn backward(mask: AttentionMask, scale: F64, spec: &Spec, device: &Device) -
     let work = Work::new(mask, scale, spec, device, 6)?;
     let mut generated = Generated::default();
     if !work.shape.is_empty() {
-        generated.workspace = work.shape.stats() * spec.instances;
+        generated.workspace = work.shape.stats();
         work.add(Part::Queries, &mut generated)?;
         work.add(Part::Keys, &mut generated)?;
     }
@@ -242,7 +242,7 @@ impl<'a> Work<'a> {
         (matches!(low, DType::BF16 | DType::F16) && self.tiled().all(|operand| operand.dtype == low)).then_some(low)
     }
 
-    /// Adds the call of one kernel for each instance.
+    /// Adds the call of one kernel.
     fn add(&self, part: Part, generated: &mut Generated) -> Result<(), Refusal> {
         let (tile, low) = self.tile(part)?;
         let context = self.context(part, tile, low);
@@ -270,19 +270,13 @@ impl<'a> Work<'a> {
             Some(Some(window)) => window.floor() as i32,
             _ => 0,
         };
-        for instance in 0..self.spec.instances {
-            generated.calls.push(Call {
-                source: source.clone(),
-                grid: [grid, 1, 1],
-                block: tile.warps as u32 * 32,
-                shared: self.shared(part, tile, low),
-                params: vec![
-                    Param::Pointers(self.pointers(part, instance)),
-                    Param::I32(self.shape.t as i32),
-                    Param::I32(window),
-                ],
-            });
-        }
+        generated.calls.push(Call {
+            source,
+            grid: [grid, 1, 1],
+            block: tile.warps as u32 * 32,
+            shared: self.shared(part, tile, low),
+            params: vec![Param::Pointers(self.pointers(part)), Param::I32(self.shape.t as i32), Param::I32(window)],
+        });
         Ok(())
     }
 
@@ -326,9 +320,8 @@ impl<'a> Work<'a> {
         tiles + rest + if self.mask.documents { 2 * ROUND } else { 0 }
     }
 
-    fn pointers(&self, part: Part, instance: usize) -> Vec<Address> {
-        let arg = |i| Address::Arg(instance * self.spec.args.len() + i);
-        let result = |i| Address::Result(instance * self.spec.results.len() + i);
+    fn pointers(&self, part: Part) -> Vec<Address> {
+        let (arg, result) = (Address::Arg, Address::Result);
         let mut pointers = vec![arg(0), arg(1), arg(2)];
         if part != Part::Forward {
             pointers.push(arg(5));
@@ -336,7 +329,7 @@ impl<'a> Work<'a> {
         let (documents, window) = self.extra();
         pointers.extend(documents.map(arg));
         pointers.extend(window.filter(|&at| self.spec.args[at].constant.is_none()).map(arg));
-        let stats = Address::Work(instance * self.shape.stats());
+        let stats = Address::Work(0);
         match part {
             Part::Forward => pointers.extend([result(0), result(1)]),
             Part::Queries => pointers.extend([stats, arg(3), arg(4), result(0)]),
