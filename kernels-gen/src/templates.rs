@@ -9,12 +9,28 @@ use crate::spec::Refusal;
 
 /// Every template by name. `prelude.cu` stands before each.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("concat.cu", include_str!("../templates/concat.cu")),
     ("dot_fma.cu", include_str!("../templates/dot_fma.cu")),
     ("dot_head.cu", include_str!("../templates/dot_head.cu")),
     ("dot_mma.cu", include_str!("../templates/dot_mma.cu")),
     ("dot_tail.cu", include_str!("../templates/dot_tail.cu")),
+    ("entropy.cu", include_str!("../templates/entropy.cu")),
+    ("entropy_grad.cu", include_str!("../templates/entropy_grad.cu")),
+    ("entropy_row.cu", include_str!("../templates/entropy_row.cu")),
+    ("fill.cu", include_str!("../templates/fill.cu")),
+    ("gather.cu", include_str!("../templates/gather.cu")),
+    ("long.cu", include_str!("../templates/long.cu")),
     ("loss.cu", include_str!("../templates/loss.cu")),
+    ("move.cu", include_str!("../templates/move.cu")),
+    ("pointers.cu", include_str!("../templates/pointers.cu")),
+    ("rank.cu", include_str!("../templates/rank.cu")),
+    ("reduce.cu", include_str!("../templates/reduce.cu")),
     ("rows.cu", include_str!("../templates/rows.cu")),
+    ("scan_blocks.cu", include_str!("../templates/scan_blocks.cu")),
+    ("scan_lines.cu", include_str!("../templates/scan_lines.cu")),
+    ("scatter_add.cu", include_str!("../templates/scatter_add.cu")),
+    ("sort.cu", include_str!("../templates/sort.cu")),
+    ("transpose.cu", include_str!("../templates/transpose.cu")),
 ];
 
 /// What stands before templates that use tensor cores.

@@ -1,0 +1,12 @@
+// {{ what }}
+{% include "pointers.cu" %}
+typedef {{ index }} Index;
+constexpr int THREADS = {{ threads }};
+
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters }}) {
+{%- if grouped %}
+  const Pointers p = table[blockIdx.y];
+{%- endif %}
+  const Index i = (Index)blockIdx.x * THREADS + threadIdx.x;
+  if (i < count) p.to[i] = ({{ unit }})bits;
+}
