@@ -5,9 +5,9 @@ use mngc_compiler::schedule::cost::{self, Cost};
 use mngc_compiler::schedule::plan::{ALIGNMENT, EntryPlan, Launch, Operand, Place, View};
 
 use super::context::Need;
+use super::convert;
 use super::job::{Bound, Job};
 use super::memory::{Memory, Region};
-use super::{convert, single};
 use crate::error::{Error, Result};
 use crate::round;
 use crate::tensor::{Data, Tensor};
