@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::DEVICE;
-use crate::common::{Sums, Way, assert_close, backend, exact, numbers, one_node, planned, run_on, sums};
-use mngc_compiler::ir::{DType, F64, Func, Module, Op, ReduceKind, Type};
-use mngc_kernels_gen::{Device, Spec, generate};
-use mngc_runtime::{Tensor, tensor::Data};
+use crate::common::{
+    Device, Sums, Way, assert_close, backend, exact, numbers, one_node, planned, run_on, sums, with_entry,
+};
+use mngc_compiler::ir::{DType, F64, Func, Module, Op, ReduceKind, Type, read};
+use mngc_compiler::schedule;
+use mngc_kernels_gen::{self as kernels_gen, Spec};
+use mngc_runtime::{Cuda, Tensor, cuda, tensor::Data};
 use mngc_testkit::{bits, values};
 use proptest::prelude::*;
 
@@ -31,9 +34,9 @@ fn operands(m: &Module, func: Func, seed: u64) -> Vec<Tensor> {
 }
 
 /// Runs an op twice, and compares it with itself and with the oracle.
-fn check_with(m: &Module, func: Func, args: &[Tensor], sums: impl Into<Sums>) {
+fn check_with(m: &Module, func: Func, args: &[Tensor], way: Way, sums: impl Into<Sums>) {
     let what = format!("{:?}", m.funcs[func].nodes.values().next_back().map(|node| &node.op));
-    let mut backend = backend(m, func, Way::Planned, 2);
+    let mut backend = backend(m, func, way, 2);
     let found = run_on(&mut *backend, args, 3);
     assert_close(m, func, &found, &exact(m, func, args), sums, &what);
     let again = run_on(&mut *backend, args, 3);
@@ -44,16 +47,16 @@ fn check(op: &Op, args: &[(DType, &[usize])], result: (DType, &[usize]), seed: u
     let (m, func) = op_on(op, args, result);
     let args = operands(&m, func, seed);
     let sums = sums(&m, func, &args);
-    check_with(&m, func, &args, sums);
+    check_with(&m, func, &args, Way::Planned, sums);
 }
 
 /// The names of the kernels of an op.
 fn kernels(op: &Op, args: &[(DType, &[usize])], result: (DType, &[usize])) -> BTreeSet<String> {
     let (m, func) = op_on(op, args, result);
     let (m, plan) = planned(&m, func, Way::Planned);
-    let device = Device::of(90).expect("a known device");
+    let device = kernels_gen::Device::of(90).expect("a known device");
     let calls = plan.entries.values().flat_map(|entry| &entry.launches).flat_map(|launch| {
-        generate(&Spec::of(&m, launch), &device).unwrap_or_else(|e| panic!("{}: {e}", launch.name)).calls
+        kernels_gen::generate(&Spec::of(&m, launch), &device).unwrap_or_else(|e| panic!("{}: {e}", launch.name)).calls
     });
     calls.map(|call| call.source.name.clone()).collect()
 }
@@ -148,7 +151,11 @@ proptest! {
         let dtype = if matches!(kind, ReduceKind::Mean | ReduceKind::Norm) && dtype == DType::I32 { DType::BF16 } else { dtype };
         let axes: Vec<u8> = (0..4).filter(|axis| folded & (1 << axis) != 0).collect();
         let to: Vec<usize> = (0..4).filter(|axis| folded & (1 << axis) == 0).map(|axis| sizes[axis]).collect();
-        check(&Op::Reduce { kind, axes }, &[(dtype, &sizes)], (dtype, &to), seed);
+        let (m, func) = op_on(&Op::Reduce { kind, axes }, &[(dtype, &sizes)], (dtype, &to));
+        let args = operands(&m, func, seed);
+        // Also those that would be row programs.
+        let sums = sums(&m, func, &args);
+        check_with(&m, func, &args, Way::Op, sums);
     }
 
     #[test]
@@ -166,7 +173,7 @@ proptest! {
         }
         let (m, func) = op_on(&Op::Gather, &[(dtype, &[rows, row]), (DType::I32, &[tokens])], (dtype, &[tokens, row]));
         let args = [operands(&m, func, seed).swap_remove(0), indices(tokens, rows, seed)];
-        check_with(&m, func, &args, 1);
+        check_with(&m, func, &args, Way::Planned, 1);
     }
 
     #[test]
@@ -198,7 +205,7 @@ proptest! {
         let mut args = operands(&m, func, seed);
         args[1] = indices(rows, n, seed);
         let sums = sums(&m, func, &args);
-        check_with(&m, func, &args, sums);
+        check_with(&m, func, &args, Way::Planned, sums);
     }
 }
 
@@ -217,7 +224,7 @@ fn check_scatter(from: DType, to: DType, [rows, row, tokens]: [usize; 3], seed: 
     let (m, func) = op_on(&Op::ScatterAdd, &args, (to, &[rows, row]));
     let args = [indices(tokens, rows, seed), operands(&m, func, seed).swap_remove(1)];
     let sums = sums(&m, func, &args);
-    check_with(&m, func, &args, sums);
+    check_with(&m, func, &args, Way::Planned, sums);
 }
 
 /// As many tokens as a training step has.
@@ -265,6 +272,33 @@ fn rows_longer_than_a_block_holds() {
     check(&sum, &[(DType::BF16, &[3, 2 * N])], (DType::F32, &[2 * N]), 2);
 }
 
+/// Transposes of equal sizes, a tile at a time and by strides, are instances of one launch.
+#[test]
+fn transposes_in_a_group() {
+    if DEVICE == Device::Cpu || !DEVICE.is_ready() {
+        return;
+    }
+    for (sizes, perm, to) in [("37, 70", "1, 0", "70, 37"), ("5, 3, 64", "1, 0, 2", "3, 5, 64")] {
+        let params: Vec<String> = (0..3).map(|i| format!("v{i}: bf16[{sizes}]")).collect();
+        let nodes: Vec<String> =
+            (0..3).map(|i| format!("  v{}: bf16[{to}] = transpose v{i} {{perm = [{perm}]}}\n", i + 3)).collect();
+        let text = format!(
+            "module \"m\"\nfunc f0 \"f\" ({}) {{\n{}  return v3, v4, v5\n}}\n",
+            params.join(", "),
+            nodes.concat()
+        );
+        let m = read::module(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let func = Func::from_u32(0);
+        let args = operands(&m, func, 1);
+        let with_entry = with_entry(&m, func);
+        let plan = schedule::plan_grouped(&with_entry, &mut Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        assert!(plan.entries.values().all(|entry| entry.launches.iter().all(|launch| launch.instances == 3)));
+        let mut backend = Cuda::new(with_entry, &plan, 7, cuda::Kind::Soft).unwrap_or_else(|e| panic!("{e}"));
+        let found = run_on(&mut backend, &args, 3);
+        assert_close(&m, func, &found, &exact(&m, func, &args), 1, &text);
+    }
+}
+
 /// A fold of nothing is the neutral element, of a sum by index of nothing zeros.
 #[test]
 fn folds_of_nothing() {
@@ -307,7 +341,7 @@ fn cross_entropies_of_infinities() {
         }
         let op = if gradient { Op::CrossEntropyGrad } else { Op::CrossEntropy };
         let (m, func) = op_on(&op, &types, result);
-        check_with(&m, func, &args, Sums { terms: 8, magnitude: Some(4.0) });
+        check_with(&m, func, &args, Way::Planned, Sums { terms: 8, magnitude: Some(4.0) });
     }
 }
 
