@@ -72,7 +72,7 @@ fn every_kind_of_op_is_checked() {
         return;
     }
     let mut seen = BTreeMap::new();
-    for seed in 0..300u64 {
+    for seed in 0..u64::from(DEVICE.cases(300)) {
         let choices: Vec<u32> = (0..200).map(|i| values::hash(seed, i) as u32).collect();
         check_nodes(&generate::case(&choices, seed, Config::default()), &mut seen);
     }
