@@ -193,6 +193,7 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
     }
     let tail = Tail {
         split: splits > 1,
+        symmetric: dot.symmetric,
         body: body.trim_end().to_string(),
         more_parameters: more.iter().map(|n| format!(", const {} {}", n.ty, n.name)).collect(),
         more_arguments: more.iter().map(|n| format!(", {}", n.name)).collect(),
@@ -212,7 +213,6 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
         what: what(dot, a, b),
         head: templates::part("dot_head.cu", &head)?,
         tail: templates::part("dot_tail.cu", &tail)?,
-        grouped: spec.instances > 1,
         parameters: parameters(&places, &more),
         index: space.index,
         element: program::element(a.dtype),
@@ -233,8 +233,8 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
     let size = |n: usize| u32::try_from(n).map_err(|_| Refusal(format!("dot: a size of {n} exceeds 32 bits")));
     let all = [dot.m, dot.n, dot.k, dot.batch, splits, dot.m.div_ceil(tile.m), dot.n.div_ceil(tile.n)];
     let all = all.into_iter().map(size).collect::<Result<Vec<u32>, Refusal>>()?;
-    let mut params =
-        vec![places.param(), strides(dot.a), strides(dot.b), Param::U32s(all), Param::F32(dot.scale as f32)];
+    let mut params = places.params();
+    params.extend([strides(dot.a), strides(dot.b), Param::U32s(all), Param::F32(dot.scale as f32)]);
     params.extend(more.into_iter().map(|n| n.param));
     let kind = if dot.symmetric { "symmetric_dot" } else { "dot" };
     let call = Call {
@@ -250,7 +250,7 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
 fn parameters(places: &Pointers, more: &[Named]) -> String {
     let own = "const Strides sa, const Strides sb, const Sizes s, const float scale";
     let more: String = more.iter().map(|n| format!(", const {} {}", n.ty, n.name)).collect();
-    format!("{}, {own}{more}", places.parameter())
+    format!("{}, {own}{more}", places.parameters())
 }
 
 /// How many blocks share the sums of a tile: as many as there are multiprocessors without work, where sums are long.
@@ -290,6 +290,7 @@ struct Head {
 #[derive(Serialize)]
 struct Tail {
     split: bool,
+    symmetric: bool,
     body: String,
     more_parameters: String,
     more_arguments: String,
@@ -300,7 +301,6 @@ struct Context {
     what: String,
     head: String,
     tail: String,
-    grouped: bool,
     parameters: String,
     index: &'static str,
     element: &'static str,

@@ -8,18 +8,28 @@
 pub mod attention;
 pub mod cache;
 pub mod call;
+mod compact;
 pub mod device;
 pub mod dot;
+mod entropy;
 pub mod files;
 pub mod folders;
 pub mod image;
+mod kernel;
+mod layout;
 pub mod libraries;
+mod long;
+mod lookup;
 pub mod loss;
+mod nothing;
+mod numbers;
 pub mod nvrtc;
 pub mod pointers;
 pub mod program;
+mod reduce;
 pub mod registry;
 pub mod rows;
+mod scan;
 pub mod spec;
 mod templates;
 

@@ -17,18 +17,31 @@ pub struct Pointers {
 impl Pointers {
     /// Those of operands (`a0`, …; numbers have none) and results (`r0`, …).
     pub fn new(spec: &Spec) -> Pointers {
-        let mut pointers = Pointers { fields: Vec::new(), of: vec![Vec::new(); spec.instances] };
+        let mut pointers = Pointers::none(spec);
         for (i, arg) in spec.args.iter().enumerate() {
             if arg.constant.is_none() {
-                let field = format!("const {}* a{i}", program::element(arg.dtype));
-                pointers.push(&field, |instance| Address::Arg(instance * spec.args.len() + i));
+                pointers.arg(&format!("const {}* a{i}", program::element(arg.dtype)), spec, i);
             }
         }
         for (i, result) in spec.results.iter().enumerate() {
-            let field = format!("{}* r{i}", program::element(result.dtype));
-            pointers.push(&field, |instance| Address::Result(instance * spec.results.len() + i));
+            pointers.result(&format!("{}* r{i}", program::element(result.dtype)), spec, i);
         }
         pointers
+    }
+
+    /// No fields yet.
+    pub fn none(spec: &Spec) -> Pointers {
+        Pointers { fields: Vec::new(), of: vec![Vec::new(); spec.instances] }
+    }
+
+    /// An operand.
+    pub fn arg(&mut self, field: &str, spec: &Spec, i: usize) {
+        self.push(field, |instance| Address::Arg(instance * spec.args.len() + i));
+    }
+
+    /// A result.
+    pub fn result(&mut self, field: &str, spec: &Spec, i: usize) {
+        self.push(field, |instance| Address::Result(instance * spec.results.len() + i));
     }
 
     fn push(&mut self, field: &str, address: impl Fn(usize) -> Address) {
@@ -46,22 +59,37 @@ impl Pointers {
         self.push(field, |instance| Address::Counter(start + bytes * instance));
     }
 
+    /// How many instances there are.
+    pub fn instances(&self) -> usize {
+        self.of.len()
+    }
+
     /// The fields.
     pub fn fields(&self) -> Vec<String> {
         self.fields.clone()
     }
 
-    /// The kernel's parameter.
+    /// The parameter of a kernel that takes one instance.
     pub fn parameter(&self) -> String {
-        if self.of.len() > 1 { "const Pointers* __restrict__ table".into() } else { "const Pointers p".into() }
+        "const Pointers p".into()
     }
 
     /// What is handed over for it.
-    pub fn param(self) -> Param {
-        match <[Vec<Address>; 1]>::try_from(self.of) {
-            Ok([one]) => Param::Pointers(one),
-            Err(all) => Param::Table(all),
-        }
+    pub fn param(&self) -> Param {
+        Param::Pointers(self.of.first().cloned().unwrap_or_default())
+    }
+
+    /// The parameters of a kernel that takes one instance or several, which is the same text: pointers by value, or a table
+    /// of them where there is one.
+    pub fn parameters(&self) -> String {
+        "const Pointers one, const Pointers* __restrict__ table".into()
+    }
+
+    /// What is handed over for them.
+    pub fn params(self) -> Vec<Param> {
+        let one = self.param();
+        let table = if self.of.len() > 1 { Param::Table(self.of) } else { Param::U64(0) };
+        vec![one, table]
     }
 }
 
@@ -100,7 +128,7 @@ pub fn number(name: String, arg: &Operand) -> Named {
 }
 
 /// A number as its dtype holds it.
-fn rounded(dtype: DType, value: f64) -> f64 {
+pub fn rounded(dtype: DType, value: f64) -> f64 {
     match dtype {
         DType::F32 => f64::from(value as f32),
         DType::BF16 => half::bf16::from_f64(value).to_f64(),

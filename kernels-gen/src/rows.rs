@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use crate::call::{Call, Generated, Param, Source};
 use crate::device::Device;
+use crate::long::{self, Pass};
+use crate::nothing;
 use crate::pointers::{self, Named, Pointers};
 use crate::program::{self, Emit, Rows, Sizes, Space};
 use crate::spec::{Operand, Refusal, Spec};
@@ -27,39 +29,28 @@ const FOLDING_BLOCKS: usize = 2;
 
 /// How the elements of a row are dealt out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
+pub(crate) struct Shape {
     /// Elements of a row.
-    len: usize,
+    pub len: usize,
     /// Rotary embeddings pair the first half of a row with the second: 2 parts, so that a thread has both; else 1.
-    parts: usize,
+    pub parts: usize,
     /// Neighbours in a thread.
-    vec: usize,
+    pub vec: usize,
     /// Threads of a team, a power of two.
-    team: usize,
+    pub team: usize,
     /// Runs of neighbours in a thread and part.
-    runs: usize,
+    pub runs: usize,
 }
 
 impl Shape {
     fn new(program: &RowProgram, spec: &Spec) -> Result<Shape, Refusal> {
-        let mut len = program.tile;
-        for instr in &program.instrs {
-            if let Instr::Columns { period, .. } = instr {
-                len = lcm(len, *period);
-            }
-        }
+        let len = row(program);
         let widest = widest(program, spec);
         let is_flat = len == 1;
         if is_flat {
             // Without rows, a row is what one thread moves.
             let vec = powers(widest).find(|vec| program.elements.is_multiple_of(*vec)).unwrap_or(1);
             return Ok(Shape { len: vec, parts: 1, vec, team: 1, runs: 1 });
-        }
-        if len > HELD * LARGEST_TEAM {
-            return Err(Refusal(format!(
-                "rows of {len} elements are longer than the {} that a block holds",
-                HELD * LARGEST_TEAM
-            )));
         }
         let rope = program.instrs.iter().any(|i| matches!(i, Instr::Rope { len: l, .. } if *l == len));
         let parts = if rope { 2 } else { 1 };
@@ -91,6 +82,14 @@ impl Shape {
     }
 }
 
+/// Elements of a row: of what is folded along rows, and of what is folded along columns.
+fn row(program: &RowProgram) -> usize {
+    program.instrs.iter().fold(program.tile, |len, instr| match instr {
+        Instr::Columns { period, .. } => lcm(len, *period),
+        _ => len,
+    })
+}
+
 fn lcm(a: usize, b: usize) -> usize {
     let (mut x, mut y) = (a, b);
     while y != 0 {
@@ -100,12 +99,12 @@ fn lcm(a: usize, b: usize) -> usize {
 }
 
 /// Powers of two from `most` down.
-fn powers(most: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn powers(most: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(most), |n| (*n > 1).then_some(n / 2))
 }
 
 /// Elements of 16 bytes of the narrowest tensor that is walked along, 8 at most.
-fn widest(program: &RowProgram, spec: &Spec) -> usize {
+pub(crate) fn widest(program: &RowProgram, spec: &Spec) -> usize {
     let operand = |i: &Instr| match *i {
         Instr::Load { operand, access: Access::Full, .. } => spec.args.get(operand),
         Instr::Store { result, access: Access::Full, .. } => spec.results.get(result),
@@ -116,7 +115,7 @@ fn widest(program: &RowProgram, spec: &Spec) -> usize {
 }
 
 /// What the folds of a kernel need around its loop.
-struct Folds<'a> {
+pub(crate) struct Folds<'a> {
     shape: Shape,
     /// Statements before and after the loop.
     before: String,
@@ -131,12 +130,35 @@ struct Folds<'a> {
     short_rows: usize,
     results: &'a [Operand],
     elements: usize,
+    /// Which way through rows that are longer than a block holds; none where it holds them.
+    pub pass: Option<Pass>,
+}
+
+impl<'a> Folds<'a> {
+    /// Nothing yet.
+    pub fn new(shape: Shape, spec: &'a Spec, elements: usize) -> Folds<'a> {
+        Folds {
+            shape,
+            before: String::new(),
+            after: String::new(),
+            tables: Vec::new(),
+            partial: Vec::new(),
+            columns: 0,
+            short_rows: 0,
+            results: &spec.results,
+            elements,
+            pass: None,
+        }
+    }
 }
 
 /// The calls that run a row program.
 pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
     if program.elements == 0 {
-        return empty(program, spec);
+        return nothing::generate(program, spec);
+    }
+    if row(program) > HELD * LARGEST_TEAM {
+        return long::generate(program, spec, device);
     }
     let shape = Shape::new(program, spec)?;
     let rows = program.elements / shape.len;
@@ -157,17 +179,7 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         index,
     };
     let mut sizes = Sizes::default();
-    let mut folds = Folds {
-        shape,
-        before: String::new(),
-        after: String::new(),
-        tables: Vec::new(),
-        partial: Vec::new(),
-        columns: 0,
-        short_rows: 0,
-        results: &spec.results,
-        elements: program.elements,
-    };
+    let mut folds = Folds::new(shape, spec, program.elements);
     let body =
         Emit::new(program, &space, &mut sizes, &spec.args, &spec.results, &[], &[]).program(program, &mut folds)?;
     let has_folds = !folds.partial.is_empty();
@@ -194,10 +206,10 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         places.counters("u32* counter", 0, 4);
         counters = 4 * spec.instances;
     }
-    let mut parameters = vec![places.parameter(), format!("const {index} rows")];
+    let mut parameters = vec![places.parameters(), format!("const {index} rows")];
     let fields = places.fields();
-    let mut params =
-        vec![places.param(), if index == "u32" { Param::U32(rows as u32) } else { Param::U64(rows as u64) }];
+    let mut params = places.params();
+    params.push(if index == "u32" { Param::U32(rows as u32) } else { Param::U64(rows as u64) });
     for Named { ty, name, param } in pointers::numbers(&[program], spec, &sizes) {
         parameters.push(format!("const {ty} {name}"));
         params.push(param);
@@ -207,7 +219,6 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         &Context {
             what: what(program),
             pointers: fields,
-            grouped: spec.instances > 1,
             parameters: parameters.join(", "),
             index,
             threads: shape.threads(),
@@ -233,20 +244,11 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
     Ok(Generated { calls: vec![call], workspace, counters })
 }
 
-/// An empty space still has folds: of nothing.
-fn empty(program: &RowProgram, spec: &Spec) -> Result<Generated, Refusal> {
-    if spec.results.iter().all(Operand::is_empty) {
-        return Ok(Generated::default());
-    }
-    Err(Refusal(format!("a fold of no elements ({} instructions)", program.instrs.len())))
-}
-
 /// The template's places.
 #[derive(Serialize)]
 struct Context {
     what: String,
     pointers: Vec<String>,
-    grouped: bool,
     parameters: String,
     index: &'static str,
     threads: usize,
@@ -263,33 +265,42 @@ struct Context {
 }
 
 /// What a program does, for people.
-fn what(program: &RowProgram) -> String {
+pub(crate) fn what(program: &RowProgram) -> String {
     let mut names: Vec<&str> = Vec::new();
     for instr in &program.instrs {
-        let name = match instr {
-            Instr::Load { .. } | Instr::Store { .. } => continue,
-            Instr::Iota { .. } => "iota",
-            Instr::Unary { op, .. } => op.name(),
-            Instr::Binary { op, .. } => op.name(),
-            Instr::Compare { op, .. } => op.name(),
-            Instr::Select { .. } => "select",
-            Instr::Cast { .. } => "cast",
-            Instr::RowReduce { .. } => "reduce",
-            Instr::Softmax { .. } => "softmax",
-            Instr::SoftmaxGrad { .. } => "softmax_grad",
-            Instr::RmsNorm { .. } => "rms_norm",
-            Instr::RmsNormGrad { .. } => "rms_norm_grad",
-            Instr::LayerNorm { .. } => "layer_norm",
-            Instr::LayerNormGrad { .. } => "layer_norm_grad",
-            Instr::Rope { .. } => "rope",
-            Instr::Total { .. } => "sum of all",
-            Instr::Columns { .. } => "sums of columns",
-        };
+        if matches!(instr, Instr::Load { .. } | Instr::Store { .. }) {
+            continue;
+        }
+        let name = name(instr);
         if !names.contains(&name) {
             names.push(name);
         }
     }
     if names.is_empty() { "copies".into() } else { names.join(", ") }
+}
+
+/// What an instruction does.
+pub(crate) fn name(instr: &Instr) -> &'static str {
+    match instr {
+        Instr::Load { .. } => "load",
+        Instr::Store { .. } => "store",
+        Instr::Iota { .. } => "iota",
+        Instr::Unary { op, .. } => op.name(),
+        Instr::Binary { op, .. } => op.name(),
+        Instr::Compare { op, .. } => op.name(),
+        Instr::Select { .. } => "select",
+        Instr::Cast { .. } => "cast",
+        Instr::RowReduce { .. } => "reduce",
+        Instr::Softmax { .. } => "softmax",
+        Instr::SoftmaxGrad { .. } => "softmax_grad",
+        Instr::RmsNorm { .. } => "rms_norm",
+        Instr::RmsNormGrad { .. } => "rms_norm_grad",
+        Instr::LayerNorm { .. } => "layer_norm",
+        Instr::LayerNormGrad { .. } => "layer_norm_grad",
+        Instr::Rope { .. } => "rope",
+        Instr::Total { .. } => "sum of all",
+        Instr::Columns { .. } => "sums of columns",
+    }
 }
 
 impl Folds<'_> {
@@ -298,6 +309,17 @@ impl Folds<'_> {
         let (class, neutral) = program::fold(kind, of);
         let ty = program::register(of);
         let element = program::folded(kind, element);
+        if let Some(pass) = &mut self.pass {
+            let name = format!("fold{}", pass.next);
+            if pass.next == pass.number {
+                emit.each(format!("if (local(at, e, lane) < LEN) {name} = {class}::of({name}, {element});"));
+                let total = program::finished(kind, &format!("team_fold<{class}, TEAM>({name})"), &len.to_string());
+                pass.made = Some((format!("{ty} {name} = {neutral};"), format!("{name} = {total};")));
+            }
+            pass.next += 1;
+            // What comes after a fold that is not there yet is of no use in this pass.
+            return (if pass.next > pass.number + 1 { neutral } else { name }, true);
+        }
         let is_whole = len == self.shape.len;
         if is_whole {
             let name = emit.name();

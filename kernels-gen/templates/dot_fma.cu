@@ -22,9 +22,7 @@ __device__ __forceinline__ void fetch(float* to, const T* from, const Strides& s
 {{ tail }}
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters }}) {
-{%- if grouped %}
-  const Pointers p = table[blockIdx.y];
-{%- endif %}
+  const Pointers p = table ? table[blockIdx.y] : one;
   extern __shared__ __align__(128) unsigned char shared[];
   constexpr int STEP = BK * (BM + 4) + BK * (BN + 4);
   float* const tiles = (float*)shared;

@@ -47,9 +47,7 @@ __device__ __forceinline__ void fetch(Element* to, const Element* from, const St
 {{ tail }}
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters }}) {
-{%- if grouped %}
-  const Pointers p = table[blockIdx.y];
-{%- endif %}
+  const Pointers p = table ? table[blockIdx.y] : one;
   extern __shared__ __align__(128) unsigned char shared[];
   Element* const tiles_a = (Element*)shared;
   Element* const tiles_b = tiles_a + STAGES * A_TILE;

@@ -14,14 +14,14 @@ constexpr int V = {{ vec }};
 
 // V logits of a row from column `col` on, of their products.
 __device__ __forceinline__ void logits_of(const Pointers& p, const Index row, const Index base, const u32 n, const u32 col, const float (&product)[V], float (&logits)[V]{{ more_parameters }}) {
-  const u32 lane = col;
+  [[maybe_unused]] const u32 lane = col;
 {{ logits }}
 }
 {%- if gradient %}
 
 // The gradient of V products, of those of their logits.
 __device__ __forceinline__ void gradient_of(const Pointers& p, const Index row, const Index base, const u32 n, const u32 col, const float (&product)[V], const float (&dlogits)[V], float (&dproduct)[V]{{ more_parameters }}) {
-  const u32 lane = col;
+  [[maybe_unused]] const u32 lane = col;
 {{ gradient }}
 }
 {%- endif %}

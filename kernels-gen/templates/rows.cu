@@ -21,9 +21,7 @@ __device__ __forceinline__ int local(int e, int lane) {
 __device__ __forceinline__ bool live(int e, int lane) { return EXACT || (e / V % J * TEAM + lane) * V < LEN / PARTS; }
 
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters }}) {
-{%- if grouped %}
-  const Pointers p = table[blockIdx.y];
-{%- endif %}
+  const Pointers p = table ? table[blockIdx.y] : one;
 {%- if shared %}
   extern __shared__ float shared[];
 {%- endif %}

@@ -1,6 +1,9 @@
 // Folds over the threads of a team: 1 to 32 neighbours of a warp, or a whole block of several warps. Every thread of the
 // team gets the result, and the order of the fold is always the same.
-struct Sum { template <class R> __device__ static R of(R a, R b) { return a + b; } };
+struct Sum {
+  __device__ static float of(float a, float b) { return a + b; }
+  __device__ static int of(int a, int b) { return i_add(a, b); }
+};
 struct Max {
   __device__ static float of(float a, float b) { return f_max(a, b); }
   __device__ static int of(int a, int b) { return i_max(a, b); }

@@ -14,6 +14,8 @@ mod loss;
 mod nodes;
 #[path = "kernels/files.rs"]
 mod of_files;
+#[path = "kernels/ops.rs"]
+mod ops;
 #[path = "kernels/rows.rs"]
 mod rows;
 

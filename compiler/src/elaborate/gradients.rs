@@ -23,13 +23,24 @@ impl Elab {
     /// √Σ g² over all gradients, f32.
     pub fn global_norm(&mut self, list: &[(Slot, ir::Value)], span: Span) -> Res<ir::Value> {
         let mut b = self.build(span)?;
-        let mut total = b.constant(0.0, DType::F32);
+        let mut sums = Vec::new();
         for &(_, g) in list {
             let square = b.unary(ir::UnaryOp::Square, g, DType::F32);
             let axes: Vec<u8> = (0..b.dims(g).len() as u8).collect();
-            let sum = b.reduce(ReduceKind::Sum, square, &axes, DType::F32);
-            total = b.binary(BinaryOp::Add, total, sum, DType::F32);
+            sums.push(b.reduce(ReduceKind::Sum, square, &axes, DType::F32));
         }
+        // One sum of all of them: a chain would hang each on the one before, and on whatever it is fused with.
+        let total = match sums[..] {
+            [] => b.constant(0.0, DType::F32),
+            [one] => one,
+            _ => {
+                let one = b.m.dims.anonymous(1);
+                let all = b.m.dims.anonymous(sums.len());
+                let sums = sums.into_iter().map(|sum| b.reshape(sum, &[one])).collect();
+                let joined = b.push1(ir::Op::Concat { axis: 0 }, sums, ir::Type::new(DType::F32, [all]));
+                b.reduce(ReduceKind::Sum, joined, &[0], DType::F32)
+            }
+        };
         Ok(b.unary(ir::UnaryOp::Sqrt, total, DType::F32))
     }
 

@@ -18,6 +18,7 @@ mod memory;
 pub mod plan;
 pub mod print;
 pub mod rows;
+pub mod single;
 pub mod verify;
 
 use std::time::Instant;

@@ -2,6 +2,7 @@
 
 use mngc_compiler::ir::{Distribution, Op};
 use mngc_compiler::schedule::kernel::Kernel;
+use mngc_compiler::schedule::single;
 
 use super::attention::Attention;
 use super::check::ensure;
@@ -12,7 +13,6 @@ use super::layout::Layout;
 use super::loss::{self, Loss};
 use super::memory::Region;
 use super::rows::Rows;
-use super::single;
 
 /// A kernel made ready to run.
 #[derive(Debug)]
@@ -124,7 +124,9 @@ impl Job {
     }
 
     fn program(op: &Op, b: &Bound) -> Result<Job, String> {
-        let program = single::program(op, b.args, b.results, &b.result_sizes[0]).ok_or("not a row program")?;
+        let args: Vec<_> = b.args.iter().map(|arg| (arg.dtype(), arg.len())).collect();
+        let program = single::program(op, &args, b.results[0].dtype(), &b.result_sizes[0]);
+        let program = program.ok_or_else(|| format!("{} is not a row program", op.name()))?;
         Ok(Job::Rows(Rows::new(&program, b.args, b.results)?))
     }
 

@@ -6,7 +6,7 @@
 //!
 //! The files: `memory` turns addresses into slices; `program` binds launches to memory; `job` is the list of kernels;
 //! `check` is what they rely on. `rows`, `registers`, `elementwise`, `fold`, `math` and `convert` run row programs;
-//! `dot` and `gemm` products; `loss`, `attention`, `layout`, `index` and `single` the rest. `simd` chooses instructions,
+//! `dot` and `gemm` products; `loss`, `attention`, `layout` and `index` the rest. `simd` chooses instructions,
 //! `context` holds threads.
 
 mod attention;
@@ -27,7 +27,6 @@ mod program;
 mod registers;
 mod rows;
 pub mod simd;
-mod single;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,9 +5,9 @@ use mngc_compiler::schedule::cost::{self, Cost};
 use mngc_compiler::schedule::plan::{ALIGNMENT, EntryPlan, Launch, Operand, Place, View};
 
 use super::context::Need;
+use super::convert;
 use super::job::{Bound, Job};
 use super::memory::{Memory, Region};
-use super::{convert, single};
 use crate::error::{Error, Result};
 use crate::round;
 use crate::tensor::{Data, Tensor};
@@ -194,7 +194,7 @@ impl<'a> Binder<'a> {
     fn constant(&mut self, value: f64, dtype: DType) -> Option<Region> {
         let region = self.own.region(self.used, dtype, 1)?;
         self.used += ALIGNMENT;
-        let value = single::round(dtype, value);
+        let value = round(dtype, value);
         // SAFETY: nothing runs yet.
         unsafe {
             if dtype.is_float() {
@@ -285,4 +285,13 @@ pub unsafe fn read(region: &Region, sizes: &[usize]) -> Result<Tensor> {
         }
     };
     Tensor::new(sizes, data)
+}
+
+/// A number as its dtype holds it.
+fn round(dtype: DType, value: f64) -> f64 {
+    match dtype {
+        DType::F32 | DType::BF16 | DType::F16 => crate::round::round(dtype, value),
+        DType::I32 => f64::from(value as i32),
+        DType::Bool => f64::from(u8::from(value != 0.0)),
+    }
 }

@@ -1,26 +1,19 @@
-//! Ops that are row programs of one instruction.
+//! Ops that are row programs of one instruction: for backends that are handed the op.
 
-use mngc_compiler::ir::{DType, F64, Op};
-use mngc_compiler::schedule::rows::{Access, Instr, Kind, RowProgram, Src};
+use super::cluster::kind;
+use super::rows::{Access, Instr, Kind, RowProgram, Src};
+use crate::ir::{DType, Op};
 
-use super::memory::Region;
-
-/// The program of an op whose results have these sizes; none where it is of another kind.
-pub fn program(op: &Op, args: &[Region], results: &[Region], sizes: &[usize]) -> Option<RowProgram> {
-    let [result] = results else { return None };
-    let elements = result.len();
-    let kind = |dtype: DType| if dtype.is_float() { Kind::F32 } else { Kind::I32 };
+/// The program of an op on operands of these dtypes and numbers of elements, whose one result has that dtype and those
+/// sizes; none where it is of another kind. A constant is none: it is an operand wherever it is used.
+pub fn program(op: &Op, args: &[(DType, usize)], result: DType, sizes: &[usize]) -> Option<RowProgram> {
+    let elements = sizes.iter().product();
     let len = sizes.last().copied().unwrap_or(1);
-    let mut regs: Vec<Kind> = args.iter().map(|arg| kind(arg.dtype())).collect();
+    let mut regs: Vec<Kind> = args.iter().map(|arg| kind(arg.0)).collect();
     let dst = regs.len();
-    regs.push(kind(result.dtype()));
+    regs.push(kind(result));
     let src = Src::Reg;
     let instr = match op {
-        Op::Const(value) => {
-            let value = F64(round(result.dtype(), value.0));
-            let store = Instr::Store { result: 0, a: Src::Const(value), access: Access::Full };
-            return Some(RowProgram { elements, tile: 1, regs: vec![], instrs: vec![store] });
-        }
         Op::Iota { axis } => {
             let inner = sizes[*axis as usize + 1..].iter().product::<usize>().max(1);
             Instr::Iota { dst, inner, period: sizes[*axis as usize].max(1) }
@@ -29,7 +22,7 @@ pub fn program(op: &Op, args: &[Region], results: &[Region], sizes: &[usize]) ->
         Op::Binary(op) => Instr::Binary { op: *op, dst, a: src(0), b: src(1) },
         Op::Compare(op) => Instr::Compare { op: *op, kind: regs[0], dst, a: src(0), b: src(1) },
         Op::Select => Instr::Select { dst, c: src(0), a: src(1), b: src(2) },
-        Op::Cast => Instr::Cast { dst, a: src(0), from: args.first()?.dtype(), to: result.dtype() },
+        Op::Cast => Instr::Cast { dst, a: src(0), from: args.first()?.0, to: result },
         Op::Softmax => Instr::Softmax { dst, a: 0, len },
         Op::SoftmaxGrad => Instr::SoftmaxGrad { dst, y: 0, dy: 1, len },
         Op::RmsNorm { eps } => Instr::RmsNorm { dst, a: 0, len, eps: eps.0 },
@@ -51,7 +44,7 @@ pub fn program(op: &Op, args: &[Region], results: &[Region], sizes: &[usize]) ->
                 let inner = sizes[*axis as usize + 1..].iter().product::<usize>().max(1);
                 Access::Middle { inner, period: sizes[*axis as usize].max(1) }
             }
-            _ if arg.len() == 1 && elements != 1 => Access::Scalar,
+            _ if arg.1 == 1 && elements != 1 => Access::Scalar,
             _ => Access::Full,
         };
         instrs.push(Instr::Load { dst, operand: dst, access });
@@ -59,13 +52,4 @@ pub fn program(op: &Op, args: &[Region], results: &[Region], sizes: &[usize]) ->
     instrs.push(instr);
     instrs.push(Instr::Store { result: 0, a: src(dst), access: Access::Full });
     Some(RowProgram { elements, tile, regs, instrs })
-}
-
-/// A number as its dtype holds it.
-pub fn round(dtype: DType, value: f64) -> f64 {
-    match dtype {
-        DType::F32 | DType::BF16 | DType::F16 => crate::round::round(dtype, value),
-        DType::I32 => f64::from(value as i32),
-        DType::Bool => f64::from(u8::from(value != 0.0)),
-    }
 }

@@ -1,0 +1,5 @@
+struct Pointers {
+{%- for pointer in pointers %}
+  {{ pointer }};
+{%- endfor %}
+};
