@@ -291,8 +291,12 @@ impl<'a> Work<'a> {
             Part::Keys => (KEYS, KEYS_F32),
         };
         let limit = self.device.shared_per_block;
-        let legal =
-            |low| move |tile: &&Tile| self.shape.dim <= tile.dim && self.shared(part, **tile, low) + RESERVED <= limit;
+        let legal = |low| {
+            move |tile: &&Tile| {
+                let fits = self.shape.dim <= tile.dim && self.device.capability <= tile.until;
+                fits && self.shared(part, **tile, low) + RESERVED <= limit
+            }
+        };
         let low = self.low();
         if let (Some(_), Some(&tile)) = (low, mma.iter().find(legal(low))) {
             return Ok((tile, low));
