@@ -33,10 +33,12 @@ struct Tile {
     stages: usize,
     /// Blocks that share the columns of a result.
     parts: usize,
+    /// The last capability for which NVRTC finds registers for all of it.
+    until: u32,
 }
 
 const fn tile(dim: usize, [rows, columns]: [usize; 2], warps: usize, stages: usize, parts: usize) -> Tile {
-    Tile { dim, rows, columns, warps, stages, parts }
+    Tile { dim, rows, columns, warps, stages, parts, until: u32::MAX }
 }
 
 /// Forward on tensor cores: the first that is legal is taken.
@@ -45,7 +47,8 @@ const fn tile(dim: usize, [rows, columns]: [usize; 2], warps: usize, stages: usi
 /// shared memory is what holds tensor cores up. None of these was measured on a device yet.
 const FORWARD: &[Tile] = &[
     tile(64, [128, 64], 4, 2, 1),
-    tile(128, [128, 32], 4, 2, 1),
+    Tile { until: 119, ..tile(128, [128, 32], 4, 2, 1) },
+    tile(128, [64, 64], 4, 2, 1),
     tile(256, [128, 32], 8, 2, 1),
     tile(256, [64, 32], 4, 1, 1),
 ];
@@ -288,8 +291,12 @@ impl<'a> Work<'a> {
             Part::Keys => (KEYS, KEYS_F32),
         };
         let limit = self.device.shared_per_block;
-        let legal =
-            |low| move |tile: &&Tile| self.shape.dim <= tile.dim && self.shared(part, **tile, low) + RESERVED <= limit;
+        let legal = |low| {
+            move |tile: &&Tile| {
+                let fits = self.shape.dim <= tile.dim && self.device.capability <= tile.until;
+                fits && self.shared(part, **tile, low) + RESERVED <= limit
+            }
+        };
         let low = self.low();
         if let (Some(_), Some(&tile)) = (low, mma.iter().find(legal(low))) {
             return Ok((tile, low));

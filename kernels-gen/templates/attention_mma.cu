@@ -40,7 +40,8 @@ template <class F> __device__ __forceinline__ void next_stage(F load) {
 template <int N> __device__ __forceinline__ void load_tile(Low* to, const Low* from, int heads, int row, int t) {
   constexpr int WIDTH = ASYNC ? 8 : 1;
   constexpr int PIECES = PADDED / WIDTH;
-#pragma unroll 4
+  // No more at a time: addresses take registers from sums.
+#pragma unroll 2
   for (int i = threadIdx.x; i < N * PIECES; i += THREADS) {
     const int r = i / PIECES, c = i % PIECES * WIDTH;
     const bool real = row + r < t && c < DIM;

@@ -102,6 +102,7 @@ fn nothing_spills() {
     let low = [64, 128, 256].map(|dim| (DType::BF16, dim));
     check_registers(86, &low);
     check_registers(90, &low);
+    check_registers(120, &[(DType::F16, 128)]);
     check_registers(80, &[(DType::F32, 64), (DType::F32, 128), (DType::F32, 256)]);
 }
 
