@@ -65,8 +65,18 @@ fn whole(op: &Op, spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
         Op::Random { .. } => Err(Refusal("random numbers are drawn by init, which runs on the host".into())),
         Op::Attention { mask, scale } => attention::forward(*mask, *scale, spec, device),
         Op::AttentionGrad { mask, scale } => attention::backward(*mask, *scale, spec, device),
-        other => Err(Refusal(format!("{} as an op of its own, which no schedule has", other.name()))),
+        Op::Const(_) | Op::Iota { .. } | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast => {
+            Err(unscheduled(op))
+        }
+        Op::Softmax | Op::SoftmaxGrad | Op::RmsNorm { .. } | Op::RmsNormGrad { .. } => Err(unscheduled(op)),
+        Op::LayerNorm { .. } | Op::LayerNormGrad { .. } | Op::Rope { .. } => Err(unscheduled(op)),
+        Op::Dot { .. } | Op::Call { .. } => Err(unscheduled(op)),
     }
+}
+
+/// A schedule has programs, products or several launches in the place of these.
+fn unscheduled(op: &Op) -> Refusal {
+    Refusal(format!("{} as an op of its own, which no schedule has", op.name()))
 }
 
 /// The row program of an op that is one.

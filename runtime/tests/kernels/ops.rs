@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::DEVICE;
 use crate::common::{
@@ -10,7 +11,8 @@ use crate::common::{
 };
 use mngc_compiler::ir::{DType, F64, Func, Module, Op, ReduceKind, Type, read};
 use mngc_compiler::schedule;
-use mngc_kernels_gen::{self as kernels_gen, Spec};
+use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
+use mngc_kernels_gen::{self as kernels_gen, Source, Spec};
 use mngc_runtime::{Cuda, Tensor, cuda, tensor::Data};
 use mngc_testkit::{bits, values};
 use proptest::prelude::*;
@@ -50,15 +52,16 @@ fn check(op: &Op, args: &[(DType, &[usize])], result: (DType, &[usize]), seed: u
     check_with(&m, func, &args, Way::Planned, sums);
 }
 
-/// The names of the kernels of an op.
-fn kernels(op: &Op, args: &[(DType, &[usize])], result: (DType, &[usize])) -> BTreeSet<String> {
+/// The kernels of an op on a device.
+fn kernels(op: &Op, args: &[(DType, &[usize])], result: (DType, &[usize]), capability: u32) -> Vec<Arc<Source>> {
     let (m, func) = op_on(op, args, result);
     let (m, plan) = planned(&m, func, Way::Planned);
-    let device = kernels_gen::Device::of(90).expect("a known device");
-    let calls = plan.entries.values().flat_map(|entry| &entry.launches).flat_map(|launch| {
+    let device = kernels_gen::Device::of(capability).expect("a known device");
+    let launches = plan.entries.values().flat_map(|entry| &entry.launches);
+    let calls = launches.flat_map(|launch| {
         kernels_gen::generate(&Spec::of(&m, launch), &device).unwrap_or_else(|e| panic!("{}: {e}", launch.name)).calls
     });
-    calls.map(|call| call.source.name.clone()).collect()
+    calls.map(|call| call.source).collect()
 }
 
 /// Sizes of axes: 1, primes, multiples of what a block has, and their neighbours.
@@ -345,26 +348,50 @@ fn cross_entropies_of_infinities() {
     }
 }
 
+/// The kernels of every family, for so many tokens.
+fn families(t: usize, capability: u32) -> Vec<Vec<Arc<Source>>> {
+    let (f, b, i) = (DType::F32, DType::BF16, DType::I32);
+    let of = |op: Op, args: &[(DType, &[usize])], result: (DType, &[usize])| kernels(&op, args, result, capability);
+    let reduce = |kind, axes: &[u8]| Op::Reduce { kind, axes: axes.to_vec() };
+    vec![
+        of(Op::Transpose { perm: vec![1, 0] }, &[(f, &[t, 64])], (f, &[64, t])),
+        of(Op::Transpose { perm: vec![1, 0, 2] }, &[(b, &[t, 6, 64])], (b, &[6, t, 64])),
+        of(Op::Shift { axis: 0, by: 1 }, &[(f, &[t, 64])], (f, &[t, 64])),
+        of(Op::Slice { axis: 1, start: 8 }, &[(f, &[t, 64])], (f, &[t, 16])),
+        of(Op::Concat { axis: 1 }, &[(b, &[t, 64]), (b, &[t, 8])], (b, &[t, 72])),
+        of(reduce(ReduceKind::Max, &[0]), &[(f, &[t, 64])], (f, &[64])),
+        of(reduce(ReduceKind::Sum, &[1]), &[(b, &[4, t, 64])], (b, &[4, 64])),
+        of(Op::Cumsum { axis: 0, reverse: false }, &[(i, &[t])], (i, &[t])),
+        of(Op::Cumsum { axis: 0, reverse: true }, &[(f, &[t, 64])], (f, &[t, 64])),
+        of(Op::Gather, &[(b, &[50304, 768]), (i, &[t])], (b, &[t, 768])),
+        of(Op::ScatterAdd, &[(i, &[t]), (b, &[t, 768])], (f, &[50304, 768])),
+        of(Op::CrossEntropy, &[(b, &[t, 50257]), (i, &[t])], (f, &[t])),
+        of(Op::CrossEntropyGrad, &[(f, &[t, 50304]), (i, &[t]), (f, &[t])], (f, &[t, 50304])),
+    ]
+}
+
 /// Tokens are parameters: any number of them has the same kernels.
 #[test]
 fn other_numbers_of_tokens_have_the_same_kernels() {
-    let of = |t: usize| {
-        let (f, i) = (DType::F32, DType::I32);
-        let reduce = |kind, axes: &[u8]| Op::Reduce { kind, axes: axes.to_vec() };
-        [
-            kernels(&Op::Transpose { perm: vec![1, 0] }, &[(f, &[t, 64])], (f, &[64, t])),
-            kernels(&Op::Transpose { perm: vec![1, 0, 2] }, &[(f, &[t, 6, 64])], (f, &[6, t, 64])),
-            kernels(&Op::Shift { axis: 0, by: 1 }, &[(f, &[t, 64])], (f, &[t, 64])),
-            kernels(&Op::Slice { axis: 1, start: 8 }, &[(f, &[t, 64])], (f, &[t, 16])),
-            kernels(&Op::Concat { axis: 1 }, &[(f, &[t, 64]), (f, &[t, 8])], (f, &[t, 72])),
-            kernels(&reduce(ReduceKind::Max, &[0]), &[(f, &[t, 64])], (f, &[64])),
-            kernels(&reduce(ReduceKind::Sum, &[1]), &[(f, &[4, t, 64])], (f, &[4, 64])),
-            kernels(&Op::Cumsum { axis: 0, reverse: false }, &[(i, &[t])], (i, &[t])),
-            kernels(&Op::Gather, &[(f, &[512, 64]), (i, &[t])], (f, &[t, 64])),
-            kernels(&Op::ScatterAdd, &[(i, &[t]), (f, &[t, 64])], (f, &[512, 64])),
-            kernels(&Op::CrossEntropy, &[(f, &[t, 100]), (i, &[t])], (f, &[t])),
-        ]
-    };
-    assert_eq!(of(65536), of(24576));
-    assert!(of(65536).iter().all(|kernels| !kernels.is_empty()));
+    assert_eq!(families(65536, 90), families(24576, 90));
+    assert!(families(65536, 90).iter().all(|kernels| !kernels.is_empty() && kernels.len() <= 4));
+}
+
+/// No kernel keeps registers in memory, on the oldest device and on a newer one.
+#[test]
+fn registers_suffice() {
+    if DEVICE == Device::Cpu || !DEVICE.is_ready() {
+        return;
+    }
+    let nvrtc = Nvrtc::load().unwrap_or_else(|e| panic!("{e}"));
+    for capability in [80, 90] {
+        let target = nvrtc.target(capability).expect("a known target");
+        let sources: BTreeSet<Arc<Source>> = families(65536, capability).into_iter().flatten().collect();
+        let sources: Vec<Arc<Source>> = sources.into_iter().collect();
+        for source in &sources {
+            let image = nvrtc.compile(source, target, &Options { ptx_only: false }).unwrap_or_else(|e| panic!("{e}"));
+            let usage = image.usage.expect("machine code");
+            assert!(!usage.spills() && usage.stack == 0, "{}: {usage:?}", source.name);
+        }
+    }
 }
