@@ -43,6 +43,7 @@ const F64: Device = Device {
 };
 const F32: Device = Device { args: &["--device", "reference"], precision: "rounded", ..F64 };
 const CPU: Device = Device { args: &["--device", "cpu"], precision: "f32", loss: 5e-5, gradient: 1e-4, weight: 1e-4 };
+const SOFT: Device = Device { args: &["--device", "soft"], precision: "f32", loss: 1e-4, gradient: 1e-4, weight: 1e-4 };
 
 /// Gradients below this norm are rounding only.
 const NO_GRADIENT: f64 = 1e-6;
@@ -114,6 +115,21 @@ fn classic_on_cpu() {
 #[test]
 fn tiny_on_cpu() {
     TINY.check(&Device { loss: 1e-3, ..CPU });
+}
+
+#[test]
+fn noisy_on_soft() {
+    NOISY.check(&SOFT);
+}
+
+#[test]
+fn wide_on_soft() {
+    WIDE.check(&SOFT);
+}
+
+#[test]
+fn classic_on_soft() {
+    CLASSIC.check(&SOFT);
 }
 
 impl Golden {

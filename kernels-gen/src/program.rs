@@ -624,16 +624,21 @@ pub fn fold(kind: ReduceKind, of: Kind) -> (&'static str, String) {
     }
 }
 
+/// The type that a fold is made in: squares of large floats leave the range of f32, though their root does not.
+pub fn folding(kind: ReduceKind, of: Kind) -> &'static str {
+    if kind == ReduceKind::Norm { "double" } else { register(of) }
+}
+
 /// What an element adds to a fold.
 pub fn folded(kind: ReduceKind, element: &str) -> String {
-    if kind == ReduceKind::Norm { format!("{element} * {element}") } else { element.to_string() }
+    if kind == ReduceKind::Norm { format!("(double)({element}) * ({element})") } else { element.to_string() }
 }
 
 /// What becomes of a finished fold of `count` elements.
 pub fn finished(kind: ReduceKind, total: &str, count: &str) -> String {
     match kind {
         ReduceKind::Mean => format!("{total} / (float)({count})"),
-        ReduceKind::Norm => format!("sqrtf({total})"),
+        ReduceKind::Norm => format!("(float)sqrt({total})"),
         ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min => total.to_string(),
     }
 }

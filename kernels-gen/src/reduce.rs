@@ -3,7 +3,7 @@
 //! Where few results have many terms, slices of these are folded by blocks of their own, and what comes out in a second
 //! call.
 
-use mngc_compiler::ir::{DType, ReduceKind};
+use mngc_compiler::ir::ReduceKind;
 use mngc_compiler::schedule::cluster;
 use mngc_compiler::schedule::rows::Kind;
 
@@ -80,8 +80,8 @@ struct Way {
     is_first: bool,
     /// The total of so many is finished.
     count: Option<usize>,
-    from: DType,
-    to: DType,
+    from: &'static str,
+    to: &'static str,
 }
 
 /// The calls of a reduction.
@@ -97,20 +97,21 @@ pub fn generate(kind: ReduceKind, axes: &[u8], spec: &Spec, device: &Device) -> 
     let wanted = (BLOCKS * device.multiprocessors).div_ceil(tiles).min(terms / (rows * TERMS)).max(1);
     let length = terms.div_ceil(wanted).max(1);
     let slices = terms.div_ceil(length).max(1);
-    let whole = Way { kind, of, is_first: true, count: Some(terms), from: arg.dtype, to: result.dtype };
     let element = program::element;
+    let whole =
+        Way { kind, of, is_first: true, count: Some(terms), from: element(arg.dtype), to: element(result.dtype) };
     let mut pointers = Pointers::none(spec);
     pointers.arg(&format!("const {}* a0", element(arg.dtype)), spec, 0);
     if slices == 1 {
         pointers.result(&format!("{}* to", element(result.dtype)), spec, 0);
         return Ok(Generated::one(call(&fold, [1, length], pointers, whole)?));
     }
-    let between = if of == Kind::F32 { DType::F32 } else { DType::I32 };
-    let bytes = (slices * results * between.bytes()).next_multiple_of(256);
-    pointers.work(&format!("{}* to", element(between)), 0, bytes);
+    let between = program::folding(kind, of);
+    let bytes = (slices * results * if between == "double" { 8 } else { 4 }).next_multiple_of(256);
+    pointers.work(&format!("{between}* to"), 0, bytes);
     let first = call(&fold, [slices, length], pointers, Way { count: None, to: between, ..whole })?;
     let mut pointers = Pointers::none(spec);
-    pointers.work(&format!("const {}* a0", element(between)), 0, bytes);
+    pointers.work(&format!("const {between}* a0"), 0, bytes);
     pointers.result(&format!("{}* to", element(result.dtype)), spec, 0);
     let rest = Fold::new(&[slices, results], &[0]);
     let way = Way { is_first: false, from: between, ..whole };
@@ -136,10 +137,10 @@ fn call(fold: &Fold, [slices, length]: [usize; 2], pointers: Pointers, way: Way)
     }
     let index = index((results * terms).max(results * slices));
     let tiles = results.div_ceil(fold.columns());
-    let what = format!("{} of {} to {}", way.kind.name(), program::element(way.from), program::element(way.to));
+    let what = format!("{} of {} to {}", way.kind.name(), way.from, way.to);
     Kernel::new("reduce", what, pointers)
         .constant("index", index)
-        .constant("register", program::register(way.of))
+        .constant("register", program::folding(way.kind, way.of))
         .constant("columns", fold.columns())
         .constant("kept", fold.kept.len())
         .constant("folded", fold.folded.len())
@@ -147,7 +148,7 @@ fn call(fold: &Fold, [slices, length]: [usize; 2], pointers: Pointers, way: Way)
         .constant("neutral", neutral)
         .constant("fold", class)
         .constant("element", element)
-        .constant("to", program::element(way.to))
+        .constant("to", way.to)
         .constant("finished", finished)
         .param("const Axes axes", Param::U32s(words))
         .index("results", results, index)?

@@ -307,7 +307,7 @@ impl Folds<'_> {
     /// The fold of each row of `len` of an expression of elements, finished; one number where that is the team's row.
     fn row(&mut self, emit: &mut Emit, kind: ReduceKind, of: Kind, len: usize, element: &str) -> (String, bool) {
         let (class, neutral) = program::fold(kind, of);
-        let ty = program::register(of);
+        let ty = program::folding(kind, of);
         let element = program::folded(kind, element);
         if let Some(pass) = &mut self.pass {
             let name = format!("fold{}", pass.next);
@@ -328,11 +328,13 @@ impl Folds<'_> {
             emit.each(format!("{live}{name} = {class}::of({name}, {element});"));
             let total = emit.name();
             let fold = format!("team_fold<{class}, TEAM>({name})");
-            emit.line(&format!("const {ty} {total} = {};", program::finished(kind, &fold, &len.to_string())));
+            let done = program::finished(kind, &fold, &len.to_string());
+            emit.line(&format!("const {} {total} = {done};", program::register(of)));
             return (total, true);
         }
         // Rows shorter than the team's: through shared memory, each folded by one thread.
-        self.short_rows = self.short_rows.max(2 * self.shape.teams() * self.shape.len * 4);
+        let bytes = if ty == "double" { 8 } else { 4 };
+        self.short_rows = self.short_rows.max(2 * self.shape.teams() * self.shape.len * bytes);
         let live = emit.space.live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
         let count = self.shape.len / len;
         let total = emit.fresh_array(of);
@@ -433,7 +435,7 @@ impl Folds<'_> {
         };
         let (element, _) = emit.src(a, of)?;
         let (class, neutral) = program::fold(kind, of);
-        let ty = program::register(of);
+        let ty = program::folding(kind, of);
         let at = self.partial.len();
         self.before.push_str(&format!("  {ty} total{at} = {neutral};\n"));
         let live = emit.space.live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
@@ -441,7 +443,7 @@ impl Folds<'_> {
         let element = program::element(self.results[result].dtype);
         let count = self.elements;
         let count = emit.sizes.name(count)?;
-        self.partial.push(4);
+        self.partial.push(if ty == "double" { 8 } else { 4 });
         self.first_fold();
         self.after.insert_str(
             self.after.find("  if (gridDim.x").unwrap_or(0),

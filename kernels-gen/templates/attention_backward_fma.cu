@@ -109,7 +109,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) KERNEL_NAME(Pointers at
 #pragma unroll
       for (int i = 0; i < R; i++)
 #pragma unroll
-        for (int j = 0; j < C; j++) slopes[i][j] *= weights[i][j];
+        for (int j = 0; j < C; j++)
+          // What is not seen has no slope, not even where it is no number.
+          slopes[i][j] = weights[i][j] == 0.0f ? 0.0f : slopes[i][j] * weights[i][j];
       multiply_rows(first_sums, slopes, first, exchange);
 {% if owns_keys %}      multiply_rows(second_sums, weights, second, exchange);
 {% endif %}

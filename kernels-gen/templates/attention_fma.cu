@@ -77,7 +77,9 @@ __device__ __forceinline__ void multiply_rows(float (&c)[R][FOURS][4], const flo
 #pragma unroll
       for (int i = 0; i < R; i++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) c[i][n][e] = fmaf(left[i], right.at[e], c[i][n][e]);
+        for (int e = 0; e < 4; e++)
+          // What has no weight adds nothing, not even where it is no number.
+          c[i][n][e] = left[i] == 0.0f ? c[i][n][e] : fmaf(left[i], right.at[e], c[i][n][e]);
     }
   }
 }

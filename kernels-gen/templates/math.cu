@@ -51,14 +51,16 @@ __device__ __forceinline__ int i_shr(int a, int b) { return a >> (b >= 0 && b < 
 // Truncates and saturates; NaN gives 0.
 __device__ __forceinline__ int f_to_i32(float x) { return __float2int_rz(x); }
 
-// Elements as registers hold them: floats as f32, i32 and bool as int.
+// Elements as registers hold them: floats as f32, i32 and bool as int. Sums of squares are f64.
 __device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
 __device__ __forceinline__ float widen(bf16 x) { return to_f32(x); }
 __device__ __forceinline__ float widen(f16 x) { return to_f32(x); }
 __device__ __forceinline__ int widen(int x) { return x; }
 __device__ __forceinline__ int widen(u8 x) { return x; }
 template <class T> __device__ __forceinline__ T narrow(float x) { return from_f32<T>(x); }
 template <class T> __device__ __forceinline__ T narrow(int x) { return (T)x; }
+template <class T> __device__ __forceinline__ T narrow(double x) { return (T)x; }
 
 // N elements that lie side by side, at an address that N divides, to registers and back.
 template <int N, class T, class R> __device__ __forceinline__ void load(const T* from, R* to) {

@@ -2,6 +2,7 @@
 // team gets the result, and the order of the fold is always the same.
 struct Sum {
   __device__ static float of(float a, float b) { return a + b; }
+  __device__ static double of(double a, double b) { return a + b; }
   __device__ static int of(int a, int b) { return i_add(a, b); }
 };
 struct Max {

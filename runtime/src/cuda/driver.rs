@@ -126,26 +126,33 @@ pub fn devices() -> Result<usize> {
     Ok(count.max(0) as usize)
 }
 
-/// A context of a device, current in the thread that made it.
+/// The context of a device, current in the thread that asked for it. All users of a device in a process share one, which
+/// is never given back: made anew for each, it would cost memory and a third of a second.
 #[derive(Debug)]
 pub struct Context {
-    device: sys::CUdevice,
     /// What kernels are chosen by.
     pub description: Device,
 }
 
 impl Context {
-    /// The primary context of a device, for this thread.
+    /// The context of a device, for this thread.
     pub fn new(ordinal: usize) -> Result<Context> {
+        static RETAINED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
         let (mut device, mut context) = (0, std::ptr::null_mut());
         // SAFETY: the driver is initialised, and the places are there.
         unsafe {
             check("cuDeviceGet", sys::cuDeviceGet(&mut device, ordinal as c_int))?;
             check("cuDevicePrimaryCtxRetain", sys::cuDevicePrimaryCtxRetain(&mut context, device))?;
+            let mut retained = RETAINED.lock().unwrap_or_else(|e| e.into_inner());
+            if retained.contains(&ordinal) {
+                // Once is enough.
+                check("cuDevicePrimaryCtxRelease", sys::cuDevicePrimaryCtxRelease_v2(device))?;
+            } else {
+                retained.push(ordinal);
+            }
             check("cuCtxSetCurrent", sys::cuCtxSetCurrent(context))?;
         }
-        let description = describe(device)?;
-        Ok(Context { device, description })
+        Ok(Context { description: describe(device)? })
     }
 
     /// Bytes that nobody has, and all bytes of the device.
@@ -154,13 +161,6 @@ impl Context {
         // SAFETY: the context is current.
         check("cuMemGetInfo", unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) })?;
         Ok((free, total))
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: it was retained once.
-        unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }
 }
 

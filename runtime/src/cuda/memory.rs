@@ -35,10 +35,11 @@ impl Memory {
     pub fn zeroed(bytes: usize) -> Result<Memory> {
         let memory = Memory::new(bytes)?;
         if bytes > 0 {
-            // SAFETY: the memory is ours. Other streams do not wait for a fill, so that the host does.
-            check("cuMemsetD8", unsafe { sys::cuMemsetD8_v2(memory.address, 0, bytes) })?;
-            // SAFETY: a context is current.
-            check("cuCtxSynchronize", unsafe { sys::cuCtxSynchronize() })?;
+            // In a stream of its own, which the host waits for: other streams do not wait for the default one.
+            let stream = Stream::new()?;
+            // SAFETY: the memory is ours.
+            check("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(memory.address, 0, bytes, stream.0) })?;
+            stream.wait("clearing memory")?;
         }
         Ok(memory)
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use mngc_compiler::ir::Stage;
-use mngc_compiler::ir::{Entry, EntryKind, Func, Graph, Input, Module, Op, Output, Type, Value};
+use mngc_compiler::ir::{DType, Entry, EntryKind, Func, Graph, Input, Module, Op, Output, Type, Value};
 use mngc_compiler::passes;
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::{self, Plan};
@@ -87,9 +87,14 @@ impl Device {
         }
     }
 
-    /// Whether the product of a loss is kept in the dtype of its operands.
-    pub fn rounds_heads(self) -> bool {
-        self == Device::Soft
+    /// How many f32 roundings of a sum one rounding of its terms to their dtype is worth: tensor cores take what a
+    /// kernel has made on the way (the product of a loss, weights of attention) as their operands' dtype.
+    pub fn rounded_terms(self, dtype: DType) -> usize {
+        match (self, dtype) {
+            (Device::Soft, DType::BF16) => 1 << 16,
+            (Device::Soft, DType::F16) => 1 << 13,
+            _ => 0,
+        }
     }
 
     /// Whether it is there; if not, says that the test is skipped.
@@ -234,7 +239,8 @@ pub fn sums(m: &Module, func: Func, args: &[Tensor]) -> Sums {
                     score * dv * (1.0 + 2.0 * scale.0.abs() * width as f64 * most(2) * most(0).max(most(1)))
                 }
             };
-            of(t + width + 8, magnitude)
+            // Tensor cores take weights and their slopes rounded: as much coarser than f32 as the dtype is.
+            of(t + width + 8 + crate::DEVICE.rounded_terms(m.funcs[func].ty(g.params[0]).dtype), magnitude)
         }
         // Gradients of activations cancel near their zeros.
         Op::Unary(_) => of(4, 1.0),

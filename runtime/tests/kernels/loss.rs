@@ -3,7 +3,7 @@
 
 use crate::DEVICE;
 use crate::common::{Sums, Way, assert_close, exact, numbers, on_device, planned};
-use mngc_compiler::ir::{Func, Module, read};
+use mngc_compiler::ir::{DType, Func, Module, read};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_runtime::Tensor;
 use mngc_testkit::bits;
@@ -94,11 +94,10 @@ impl Head {
         };
         args[2] = Tensor::ints([self.rows], (0..self.rows).map(target).collect()).unwrap();
         // Scores of k terms stand in an exponent; gradients sum rows or classes.
-        let mut sums = Sums { terms: self.rows + self.n + self.k + 16, magnitude: Some(4.0 + self.k as f64) };
-        if DEVICE.rounds_heads() && self.dtype == "bf16" {
-            // The product of k terms, rounded as its graph says, is as much further off as bf16 is coarser than f32.
-            sums.terms += 1 << 16;
-        }
+        // The product of k terms may be rounded, as its graph says.
+        let dtype = DType::from_name(self.dtype).expect("a dtype");
+        let terms = self.rows + self.n + self.k + 16 + DEVICE.rounded_terms(dtype);
+        let sums = Sums { terms, magnitude: Some(4.0 + self.k as f64) };
         let found = on_device(&m, f, &args, Way::Planned, 2);
         assert_close(&m, f, &found, &exact(&m, f, &args), sums, &format!("{self:?}"));
         for &threads in DEVICE.others() {
