@@ -132,6 +132,21 @@ fn classic_on_soft() {
     CLASSIC.check(&SOFT);
 }
 
+#[test]
+fn noisy_in_bf16_on_soft() {
+    NOISY.check_bf16();
+}
+
+#[test]
+fn wide_in_bf16_on_soft() {
+    WIDE.check_bf16();
+}
+
+#[test]
+fn classic_in_bf16_on_soft() {
+    CLASSIC.check_bf16();
+}
+
 impl Golden {
     fn file(&self, name: &str) -> std::path::PathBuf {
         golden(self.folder).join(name)
@@ -162,13 +177,41 @@ impl Golden {
         }
     }
 
+    /// Losses in bf16 are as far from those without any rounding as bf16 is: 3 times the distance of the oracle that
+    /// rounds, or 2 %.
+    fn check_bf16(&self) {
+        let expected = std::fs::read_to_string(self.file("expected.json")).expect("a file");
+        let expected: Value = serde_json::from_str(&expected).expect("JSON");
+        let folder = tempfile::tempdir().expect("a folder");
+        let losses = |device: &Device| {
+            let out = folder.path().join(device.args.join(""));
+            self.run_with(&expected, &out, device, &["--set", "low=bf16"]);
+            let log = log(&out);
+            [numbers(&log, "step", "train_loss"), numbers(&log, "val", "val_loss")].concat()
+        };
+        let (exact, rounded, found) = (losses(&F64), losses(&F32), losses(&SOFT));
+        assert!(exact.len() > 2 && exact.len() == found.len());
+        for (i, ((exact, rounded), found)) in exact.iter().zip(&rounded).zip(&found).enumerate() {
+            let bound = (3.0 * (rounded - exact).abs()).max(0.02 * exact.abs());
+            assert!((found - exact).abs() <= bound, "loss {i}: {found}, exact {exact}, rounded {rounded}");
+        }
+        assert_ne!(exact, found, "bf16 was asked for");
+    }
+
     fn run(&self, expected: &Value, out: &Path, device: &Device) {
+        self.run_with(expected, out, device, &[]);
+    }
+
+    /// `more` says how low its precision is.
+    fn run_with(&self, expected: &Value, out: &Path, device: &Device, more: &[&str]) {
         let (train, val, init) = (self.file("train_*.bin"), self.file("val_*.bin"), self.file("init.safetensors"));
         let mut args = vec!["run", self.model, "--quiet", "--dump-gradients", "0"];
         args.extend(["--data", text(&train), "--val", text(&val), "--init", text(&init), "--out", text(out)]);
         args.extend(device.args);
-        let settings = settings(expected);
+        let mut settings = settings(expected);
+        settings.retain(|setting| more.is_empty() || !setting.starts_with("low="));
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        args.extend(more);
         succeeds(&args);
     }
 
