@@ -89,7 +89,10 @@ fn automatic() -> Chosen {
     let instead = match cuda::present(Kind::Nvidia) {
         Ok(present) if Library::Nvrtc.find().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
         Ok(present) => {
-            format!("{} is there, but no NVRTC, which compiles kernels: run `mngc doctor --install`", present.device.name)
+            format!(
+                "{} is there, but no NVRTC, which compiles kernels: run `mngc doctor --install`",
+                present.device.name
+            )
         }
         // Most machines have none, and the places that were tried are no news.
         Err(_) if Library::Driver.find().is_err() => "no CUDA driver".to_string(),

@@ -83,7 +83,10 @@ impl Screen {
         let Need { gpu, host } = self.need;
         match gpu {
             0 => row("memory", format!("{} needed{free}", memory::shown(host))),
-            _ => row("memory", format!("{} needed on the GPU{free}, {} beside it", memory::shown(gpu), memory::shown(host))),
+            _ => row(
+                "memory",
+                format!("{} needed on the GPU{free}, {} beside it", memory::shown(gpu), memory::shown(host)),
+            ),
         }
         let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
         let peak = self.peak.map(|peak| format!(", {:.0} GFLOP/s", peak / 1e9)).unwrap_or_default();
@@ -92,8 +95,9 @@ impl Screen {
             None => row("device", format!("{}, {threads}{peak}", start.device)),
             Some(name) => {
                 let version = |name: &str| backend(name).map_or("unknown", String::as_str);
+                let like = if start.device == "soft" { "as " } else { "" };
                 let (driver, nvrtc) = (version("driver"), version("nvrtc"));
-                row("device", format!("{}: {name}, driver {driver}, NVRTC {nvrtc}", start.device));
+                row("device", format!("{}: {like}{name}, driver {driver}, NVRTC {nvrtc}", start.device));
             }
         }
         if let Some(instead) = &self.instead {

@@ -200,12 +200,8 @@ pub struct Needs {
 impl Needs {
     /// What a plan needs with its calls.
     pub fn of(plan: &Plan, listing: &Listing) -> Needs {
-        let mut needs = Needs {
-            slots: plan.slots,
-            workspace: listing.workspace(),
-            inputs: listing.counters(),
-            ..Needs::default()
-        };
+        let mut needs =
+            Needs { slots: plan.slots, workspace: listing.workspace(), inputs: listing.counters(), ..Needs::default() };
         for entry in listing.entries.keys().filter_map(|key| plan.entries.get(key)) {
             needs.arena = needs.arena.max(entry.arena);
             for data in entry.buffers.values() {

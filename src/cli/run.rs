@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use clap::Args;
-use mngc_compiler::{CompileOptions, Program};
 use mngc_compiler::ir::EntryKind;
+use mngc_compiler::{CompileOptions, Program};
 use mngc_dsl::Diagnostic;
 use mngc_runtime::Backend;
 use mngc_trainer::checkpoint::{self, Manifest};
