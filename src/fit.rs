@@ -2,27 +2,31 @@
 
 use mngc_compiler::CompileOptions;
 use mngc_compiler::Program;
-use mngc_trainer::{Error, checkpoint};
+use mngc_trainer::Error;
 
-use crate::device::Chosen;
-use crate::load::Schedule;
+use crate::device::{Chosen, Need};
 
 /// Compiles a model with other options.
 pub type Again<'a> = &'a dyn Fn(&CompileOptions) -> Option<Program>;
 
+/// What a run of a program needs, on top of what its schedule does.
+pub type More<'a> = &'a dyn Fn(&Program, Need) -> Need;
+
 /// In place of the error that a run needs more memory than there is: the same with what would fit.
 pub fn advise(
     error: Error,
-    device: Chosen,
+    device: &Chosen,
     program: &Program,
     options: &CompileOptions,
     again: Again,
+    more: More,
 ) -> anyhow::Error {
-    let Error::Memory { available, .. } = error else { return error.into() };
+    let Error::Memory { .. } = error else { return error.into() };
     let fits = |options: &CompileOptions| {
         let program = again(options)?;
-        let schedule = Schedule::of(&program).ok()?;
-        (device.memory(&program, &schedule) + checkpoint::memory(&program.module) <= available).then_some(())
+        let schedule = device.schedule(&program).ok()?;
+        let need = device.need(&program, &schedule).ok()?;
+        device.check(more(&program, need)).ok()
     };
     let recipe = &program.recipe;
     let halves = |n: usize| std::iter::successors(Some(n / 2), |n| Some(n / 2)).take_while(|&n| n >= 1);

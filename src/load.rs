@@ -41,9 +41,21 @@ pub struct Schedule {
 impl Schedule {
     /// Of a program.
     pub fn of(program: &Program) -> Result<Schedule> {
+        Schedule::planned(program, schedule::plan)
+    }
+
+    /// Of a program, with like launches in groups: for GPUs.
+    pub fn grouped(program: &Program) -> Result<Schedule> {
+        Schedule::planned(program, schedule::plan_grouped)
+    }
+
+    fn planned(
+        program: &Program,
+        plan: impl Fn(&Module, &mut Vec<(String, f64)>) -> Result<Plan, schedule::ScheduleError>,
+    ) -> Result<Schedule> {
         let mut timings = Vec::new();
         let module = schedule::lower(&program.module, &mut timings).context(FAULT)?;
-        let plan = schedule::plan(&module, &mut timings).context(FAULT)?;
+        let plan = plan(&module, &mut timings).context(FAULT)?;
         Ok(Schedule { module, plan, timings })
     }
 }

@@ -5,6 +5,7 @@ mod cli;
 mod device;
 mod fit;
 mod install;
+mod kernels;
 mod load;
 mod manifest;
 mod output;

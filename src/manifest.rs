@@ -9,6 +9,7 @@ use mngc_compiler::{Program, Recipe};
 use mngc_dsl::Span;
 use serde::Serialize;
 
+use crate::kernels::Kernels;
 use crate::load::{Model, Schedule};
 use crate::progress::{count, duration};
 
@@ -26,6 +27,9 @@ pub struct Manifest {
     slots: Vec<SlotInfo>,
     entries: Vec<EntryInfo>,
     memory: MemoryInfo,
+    /// Kernels for the architecture that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cuda: Option<Kernels>,
     /// Milliseconds of each part of compiling, in order.
     timings: Vec<(String, f64)>,
 }
@@ -111,7 +115,7 @@ fn role(role: SlotRole) -> &'static str {
 
 impl Manifest {
     /// Of a compiled model with its schedule and the settings that it was compiled with.
-    pub fn new(model: &Model, schedule: &Schedule, set: &[(String, String)]) -> Manifest {
+    pub fn new(model: &Model, schedule: &Schedule, set: &[(String, String)], cuda: Option<Kernels>) -> Manifest {
         let Program { module, recipe, timings } = &model.program;
         let timings = timings.iter().chain(&schedule.timings);
         Manifest {
@@ -124,6 +128,7 @@ impl Manifest {
             slots: slots(module),
             entries: entries(model, schedule),
             memory: MemoryInfo { slots: schedule.plan.slots, arena: schedule.plan.arena },
+            cuda,
             timings: timings.map(|(name, seconds)| (name.clone(), seconds * 1e3)).collect(),
         }
     }
@@ -134,6 +139,10 @@ impl Manifest {
         self.write_head(&mut out);
         self.write_slots(&mut out);
         self.write_entries(&mut out);
+        match &self.cuda {
+            Some(kernels) => out += &kernels.text(),
+            None => self.write_memory(&mut out),
+        }
         if timings {
             self.write_timings(&mut out);
         }
@@ -168,13 +177,16 @@ impl Manifest {
     }
 
     fn write_entries(&self, out: &mut String) {
-        let _ = writeln!(out, "\n{:<12} {:>8} {:>8} {:>12}", "entry", "ops", "kernels", "memory");
+        let _ = writeln!(out, "\n{:<12} {:>8} {:>8} {:>12}", "entry", "ops", "launches", "memory");
         for entry in &self.entries {
             let stage = if entry.stage == 0 { String::new() } else { format!(" {}", entry.stage) };
             let name = format!("{}{stage}", entry.name);
             let (kernels, arena) = (entry.launches.len(), memory(entry.arena));
             let _ = writeln!(out, "{name:<12} {:>8} {kernels:>8} {arena:>12}", entry.ops);
         }
+    }
+
+    fn write_memory(&self, out: &mut String) {
         let MemoryInfo { slots, arena } = self.memory;
         let all = memory(slots + arena);
         let _ = writeln!(out, "\nmemory needed: {all} ({} of state, {} of values)", memory(slots), memory(arena));

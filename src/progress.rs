@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mngc_runtime::cuda;
 use mngc_trainer::Event;
 
 use crate::output;
@@ -89,6 +91,24 @@ fn begin(bar: &ProgressBar, steps: u64) {
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(Duration::from_millis(500));
+}
+
+/// Shows on a terminal how many kernels are compiled, if it is to be seen.
+pub fn compiling(shows: bool) -> cuda::Progress {
+    let bar = (shows && io::stderr().is_terminal()).then(|| {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("compiling {pos} of {len} kernels");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    });
+    Arc::new(move |done, all| {
+        let Some(bar) = &bar else { return };
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        if done == all {
+            bar.finish_and_clear();
+        }
+    })
 }
 
 /// Loss and time of late steps, smoothed: each step weighs 0.9 of the next.

@@ -6,17 +6,20 @@ use mngc_runtime::Backend;
 use mngc_trainer::event::Start;
 use mngc_trainer::{Plan, memory};
 
+use crate::device::{Chosen, Need};
 use crate::load::Schedule;
 use crate::progress::{count, wait};
 
 /// What is known of a run beside its first event.
 #[derive(Clone, Debug)]
 pub struct Screen {
-    /// Bytes of slots and arena.
-    memory: u64,
-    /// Bytes that the machine has free, where that is known.
+    /// What the run needs.
+    need: Need,
+    /// Bytes that are free where its values lie, where that is known.
     free: Option<u64>,
     threads: usize,
+    /// Why no GPU was taken, where one was looked for.
+    instead: Option<String>,
     /// Floating-point operations that are left to do.
     flops: f64,
     /// Floating-point operations a second, where the device can measure them.
@@ -31,7 +34,7 @@ const REACHED: f64 = 0.65;
 
 impl Screen {
     /// Of a plan, on a backend that is still to be opened.
-    pub fn new(plan: &Plan, schedule: &Schedule, needed: u64) -> Screen {
+    pub fn new(plan: &Plan, schedule: &Schedule, need: Need, device: &Chosen) -> Screen {
         let flops = |kind: EntryKind| {
             let entry = schedule.plan.entries.get(&EntryKey::from(kind));
             let launches = entry.into_iter().flat_map(|entry| &entry.launches);
@@ -46,7 +49,15 @@ impl Screen {
             flops(EntryKind::Evaluate) * (runs * times) as f64
         });
         let flops = step * plan.steps.saturating_sub(done) as f64 + validation;
-        Screen { memory: needed, free: memory::available(), threads: 1, flops, peak: None, done }
+        Screen {
+            need,
+            free: device.free(),
+            threads: 1,
+            instead: device.instead().map(ToString::to_string),
+            flops,
+            peak: None,
+            done,
+        }
     }
 
     /// With what is known of the backend. Measures its peak, which takes a moment.
@@ -69,10 +80,36 @@ impl Screen {
         let (needed, found) = (count(start.tokens_needed), count(start.tokens_found));
         row("data", format!("{needed} tokens needed, {found} there"));
         let free = self.free.map(|free| format!(", {} free", memory::shown(free))).unwrap_or_default();
-        row("memory", format!("{} needed{free}", memory::shown(self.memory)));
+        let Need { gpu, host } = self.need;
+        match gpu {
+            0 => row("memory", format!("{} needed{free}", memory::shown(host))),
+            _ => row(
+                "memory",
+                format!("{} needed on the GPU{free}, {} beside it", memory::shown(gpu), memory::shown(host)),
+            ),
+        }
         let threads = if self.threads == 1 { "1 thread".into() } else { format!("{} threads", self.threads) };
         let peak = self.peak.map(|peak| format!(", {:.0} GFLOP/s", peak / 1e9)).unwrap_or_default();
-        row("device", format!("{}, {threads}{peak}", start.device));
+        let backend = |name: &str| start.backend.get(name);
+        match backend("device") {
+            None => row("device", format!("{}, {threads}{peak}", start.device)),
+            Some(name) => {
+                let version = |name: &str| backend(name).map_or("unknown", String::as_str);
+                let like = if start.device == "soft" { "as " } else { "" };
+                let (driver, nvrtc) = (version("driver"), version("nvrtc"));
+                row("device", format!("{}: {like}{name}, driver {driver}, NVRTC {nvrtc}", start.device));
+            }
+        }
+        if let Some(instead) = &self.instead {
+            row("GPU", format!("not used: {instead}"));
+        }
+        if let (Some(kernels), Some(compiled)) = (backend("kernels"), backend("compiled")) {
+            row("kernels", format!("{kernels}, {compiled} of them compiled now"));
+        }
+        if let Some(fault) = backend("cache_fault") {
+            row("cache", fault.clone());
+        }
+        row("precision", start.precision.clone());
         if let Some(seconds) = self.peak.map(|peak| self.flops / (peak * REACHED)) {
             let time = if seconds < 1.0 { "under a second".into() } else { format!("about {}", wait(seconds)) };
             row("time", time);

@@ -18,6 +18,7 @@ pub mod image;
 mod kernel;
 mod layout;
 pub mod libraries;
+pub mod listing;
 mod long;
 mod lookup;
 pub mod loss;
@@ -35,5 +36,6 @@ mod templates;
 
 pub use call::{Address, Call, Generated, Param, Source};
 pub use device::Device;
+pub use listing::{Calls, Listing};
 pub use registry::generate;
 pub use spec::{Operand, Refusal, Spec};

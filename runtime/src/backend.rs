@@ -39,6 +39,11 @@ pub trait Backend {
         step: u64,
     ) -> Result<BTreeMap<String, Tensor>>;
 
+    /// What a log says of it beside its name, by name.
+    fn details(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// Threads that it computes with.
     fn threads(&self) -> usize {
         1

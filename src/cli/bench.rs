@@ -125,7 +125,10 @@ impl Common {
     }
 
     fn open(&self, model: &Model) -> Result<Box<dyn Backend>> {
-        device::choose(self.device, None)?.open(&model.program, 0, self.threads.map(|n| n as usize))
+        let device = device::choose(self.device, None)?;
+        let schedule = device.schedule(&model.program)?;
+        device.check(device.need(&model.program, &schedule)?)?;
+        device.open(&model.program, schedule, 0, self.threads.map(|n| n as usize), !self.json)
     }
 }
 

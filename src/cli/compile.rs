@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 use mngc_compiler::ir::print;
+use mngc_kernels_gen::image::Target;
 use mngc_trainer::files::write_atomically;
 
 use super::ModelArgs;
+use crate::kernels::Kernels;
 use crate::load::Schedule;
 use crate::manifest::Manifest;
 use crate::output;
@@ -21,7 +23,12 @@ pub struct Compile {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Write manifest.json and graph.ir (the program's text form) into this folder
+    /// Compile the kernels for this architecture as well, such as sm_80 or sm_90a: NVRTC is needed, a GPU is not
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<Target>,
+
+    /// Write manifest.json and graph.ir (the program's text form) into this folder, and with --arch each kernel's text,
+    /// PTX and machine code into kernels/
     #[arg(short, value_name = "DIR")]
     output: Option<PathBuf>,
 
@@ -37,14 +44,32 @@ pub struct Compile {
 const EXAMPLES: &str = "\
 Examples:
   mngc compile gpt2 --timings
-  mngc compile my.mng --set layers=4 -o build/";
+  mngc compile my.mng --set layers=4 -o build/
+  mngc compile gpt2 --arch sm_90a -o build/      its kernels for a GPU, without one
+
+Times are a roofline: the longer of what a card's memory needs for the bytes of a launch and of what its arithmetic needs
+for the operations, each byte moved once. What a launch costs is shared by its calls that multiply matrices.";
 
 impl Compile {
     /// Does it.
     pub fn run(&self) -> Result<ExitCode> {
         let model = self.model.compile()?;
-        let schedule = Schedule::of(&model.program)?;
-        let manifest = Manifest::new(&model, &schedule, &self.model.set);
+        let (schedule, kernels) = match self.arch {
+            None => (Schedule::of(&model.program)?, None),
+            Some(target) => {
+                let schedule = Schedule::grouped(&model.program)?;
+                let (recipe, keeps) = (&model.program.recipe, self.output.is_some());
+                let kernels = Kernels::compile(&schedule, recipe, target, !self.json, keeps)?;
+                (schedule, Some(kernels))
+            }
+        };
+        for name in kernels.iter().flat_map(Kernels::spilling) {
+            output::note(&format!("warning: registers of {name} run out: it spills to memory\n"));
+        }
+        if let (Some(folder), Some(kernels)) = (&self.output, &kernels) {
+            kernels.write(folder)?;
+        }
+        let manifest = Manifest::new(&model, &schedule, &self.model.set, kernels);
         if let Some(folder) = &self.output {
             write(folder, &manifest, &print::module(&model.program.module))?;
         }

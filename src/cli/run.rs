@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use clap::Args;
-use mngc_compiler::CompileOptions;
 use mngc_compiler::ir::EntryKind;
+use mngc_compiler::{CompileOptions, Program};
 use mngc_dsl::Diagnostic;
 use mngc_runtime::Backend;
 use mngc_trainer::checkpoint::{self, Manifest};
 use mngc_trainer::sample::Sampling;
-use mngc_trainer::{Error, Options, Plan, Report, check_memory, train};
+use mngc_trainer::{Error, Options, Plan, Report, train};
 use serde::Serialize;
 
 use super::ModelArgs;
-use crate::device::{self, Chosen, Device, Oracle};
-use crate::load::{self, Model, Schedule};
+use crate::device::{self, Chosen, Device, Need, Oracle};
+use crate::load::{self, Model};
 use crate::output::{self, Mistakes};
 use crate::progress::{self, Progress};
 use crate::screen::Screen;
@@ -132,16 +132,16 @@ impl Run {
         let device = device::choose(self.device, self.oracle)?;
         let kept = self.resume.as_deref().map(|path| checkpoint::manifest(&checkpoint::find(path)?)).transpose()?;
         let model = self.compile(kept.as_ref())?;
-        let options = self.options(&model, kept, device.precision());
+        let options = self.options(&model, kept, device.precision(&model.program.module));
         let tokens = self.sample_tokens(&model)?;
         let plan = Plan::new(&model.program, &options)?;
-        let schedule = Schedule::of(&model.program)?;
-        let needed = device.memory(&model.program, &schedule) + checkpoint::memory(&model.program.module);
-        self.check_memory(needed, &plan, &model, device)?;
+        let schedule = device.schedule(&model.program)?;
+        let need = with_checkpoint(&model.program, device.need(&model.program, &schedule)?);
+        self.check_memory(need, &plan, &model, &device)?;
         let seed = options.seed;
-        let screen = (!self.quiet).then(|| Screen::new(&plan, &schedule, needed));
+        let screen = (!self.quiet).then(|| Screen::new(&plan, &schedule, need, &device));
         let threads = self.threads.map(|n| n as usize);
-        let mut backend = device.open_scheduled(&model.program, schedule, seed, threads)?;
+        let mut backend = device.open(&model.program, schedule, seed, threads, !self.quiet)?;
         let screen = screen.map(|screen| screen.on(backend.as_ref()));
         let training = Arc::new(AtomicBool::new(true));
         signals::set_on_stop(options.stop.clone(), training.clone())?;
@@ -201,16 +201,17 @@ impl Run {
     }
 
     /// Fails where the machine has less memory than the run needs, with what would fit.
-    fn check_memory(&self, needed: u64, plan: &Plan, model: &Model, device: Chosen) -> Result<()> {
+    fn check_memory(&self, need: Need, plan: &Plan, model: &Model, device: &Chosen) -> Result<()> {
         // The checkpoint that it goes on from is in memory already, and its settings cannot change.
         if plan.resume.is_some() {
-            return Ok(check_memory(needed.saturating_sub(checkpoint::memory(&model.program.module)))?);
+            let host = need.host.saturating_sub(checkpoint::memory(&model.program.module));
+            return Ok(device.check(Need { host, ..need })?);
         }
-        check_memory(needed).map_err(|error| {
+        device.check(need).map_err(|error| {
             let again = |options: &CompileOptions| {
                 load::kept(&model.name, &model.sources, options).ok().map(|model| model.program)
             };
-            fit::advise(error, device, &model.program, &self.model.options(&[]), &again)
+            fit::advise(error, device, &model.program, &self.model.options(&[]), &again, &with_checkpoint)
         })
     }
 
@@ -234,6 +235,11 @@ impl Run {
         show("\n")?;
         Ok(Some(text))
     }
+}
+
+/// What a run needs that writes checkpoints: it holds a whole one on the host.
+fn with_checkpoint(program: &Program, need: Need) -> Need {
+    Need { host: need.host + checkpoint::memory(&program.module), ..need }
 }
 
 /// An error with its place in the model file, where it has one.

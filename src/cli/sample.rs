@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use mngc_compiler::CompileOptions;
 use mngc_trainer::sample::Sampling;
-use mngc_trainer::{check_memory, train, trained};
+use mngc_trainer::{train, trained};
 use serde::Serialize;
 
 use crate::device::{self, Device};
-use crate::load::{self, Model, Schedule};
+use crate::load::{self, Model};
 use crate::output::{self, Usage};
 use crate::text;
 
@@ -87,10 +87,10 @@ impl Sample {
         let trained = trained::open(&self.checkpoint)?;
         let model = self.compile(&trained)?;
         let values = trained.values(&model.program.module)?;
-        let schedule = Schedule::of(&model.program)?;
-        check_memory(device.memory(&model.program, &schedule))?;
+        let schedule = device.schedule(&model.program)?;
+        device.check(device.need(&model.program, &schedule)?)?;
         let threads = self.threads.map(|n| n as usize);
-        let mut backend = device.open_scheduled(&model.program, schedule, 0, threads)?;
+        let mut backend = device.open(&model.program, schedule, 0, threads, !self.json)?;
         train::initialize(backend.as_mut(), &model.program.module, values)?;
         let sampling = Sampling {
             temperature: self.temperature,

@@ -87,7 +87,11 @@ pub struct Start {
     pub program_hash: String,
     /// Name of the backend.
     pub device: String,
-    /// `f64` where nothing is rounded, else `rounded`.
+    /// What the backend says of itself, by name: a GPU's `device`, `driver`, `nvrtc`, `kernels`, `compiled`, and
+    /// `cache_fault` where compiled kernels could not be kept.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub backend: BTreeMap<String, String>,
+    /// `f64` where nothing is rounded, `rounded` where all is that the model says; else the dtype of matrix products.
     pub precision: String,
     /// The seed of all random numbers.
     pub seed: u64,

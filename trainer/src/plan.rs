@@ -37,7 +37,7 @@ pub struct Options {
     pub steps: Option<u64>,
     /// The seed that the backend was made with.
     pub seed: u64,
-    /// `f64` where the backend rounds nothing, else `rounded`: for the log.
+    /// As in the log's first line; `f64` where the backend rounds nothing.
     pub precision: String,
     /// Steps whose gradients are written to files.
     pub dump_gradients: Vec<u64>,

@@ -126,6 +126,14 @@ pub fn devices() -> Result<usize> {
     Ok(count.max(0) as usize)
 }
 
+/// The version of CUDA that the driver has, as `12.9`.
+pub fn version() -> Result<String> {
+    let mut number: c_int = 0;
+    // SAFETY: the driver is initialised.
+    check("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&mut number) })?;
+    Ok(format!("{}.{}", number / 1000, number % 1000 / 10))
+}
+
 /// The context of a device, current in the thread that asked for it. All users of a device in a process share one, which
 /// is never given back: made anew for each, it would cost memory and a third of a second.
 #[derive(Debug)]

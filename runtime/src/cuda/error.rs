@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mngc_compiler::ir::EntryKey;
+use mngc_kernels_gen::listing::NoKernel;
 use mngc_kernels_gen::{libraries, nvrtc};
 
 /// Why a GPU cannot be used, or stopped.
@@ -65,17 +65,8 @@ pub enum CudaError {
         total: usize,
     },
     /// A launch for which there is no kernel.
-    #[error("entry `{}`, launch {launch} `{name}`: {why}", entry.kind.name())]
-    NoKernel {
-        /// The entry.
-        entry: EntryKey,
-        /// The launch, by position.
-        launch: usize,
-        /// Its name.
-        name: String,
-        /// What there is no kernel for.
-        why: String,
-    },
+    #[error(transparent)]
+    NoKernel(#[from] NoKernel),
     /// A kernel that needs more than the device has.
     #[error("kernel {kernel} needs {needed} {what}, and the device has {limit}")]
     Limit {

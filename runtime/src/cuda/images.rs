@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use mngc_kernels_gen::cache::Cache;
-use mngc_kernels_gen::image::Image;
+use mngc_kernels_gen::cache::{self, Cache};
 use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
 use mngc_kernels_gen::{Call, Device, Source};
 
@@ -15,17 +14,23 @@ use super::error::CudaError;
 #[derive(Debug, Default)]
 pub struct Images {
     functions: HashMap<String, Function>,
+    /// Version of NVRTC; none where there are no kernels.
+    pub nvrtc: Option<String>,
+    /// How many were compiled now; the others had been before.
+    pub compiled: usize,
     /// Why compiled kernels are not kept for the next run.
     pub fault: Option<String>,
 }
 
 impl Images {
-    /// The kernels of calls. The soft GPU takes PTX, a device machine code.
+    /// The kernels of calls. The soft GPU takes PTX, a device machine code. `progress` gets how many kernels are done,
+    /// and of how many.
     pub fn load<'a>(
         calls: impl Iterator<Item = &'a Call>,
         kind: Kind,
         device: &Device,
         threads: usize,
+        progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Images, CudaError> {
         // The most that any call asks of a kernel.
         let mut asked: BTreeMap<&str, (&Arc<Source>, u32, usize)> = BTreeMap::new();
@@ -35,37 +40,33 @@ impl Images {
             most.2 = most.2.max(call.shared);
         }
         let sources: Vec<&Source> = asked.values().map(|(source, ..)| source.as_ref()).collect();
-        let (images, fault) = compile(&sources, kind, device, threads)?;
+        if sources.is_empty() {
+            return Ok(Images::default());
+        }
+        let nvrtc = Nvrtc::load()?;
+        let target = nvrtc
+            .target(device.capability)
+            .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
+        let options = Options { ptx_only: kind == Kind::Soft };
+        let (cache, all) = (Cache::of_user(), sources.len());
+        let cache::Images { images, compiled } =
+            cache.images(&nvrtc, &sources, target, &options, threads, &|done| progress(done, all))?;
         let mut functions = HashMap::new();
         for ((name, &(_, threads, shared)), image) in asked.iter().zip(&images) {
             let data = image.cubin.as_deref().unwrap_or(image.ptx.as_bytes());
             functions.insert((*name).to_string(), Function::load(name, data, threads, shared, device)?);
         }
-        Ok(Images { functions, fault })
+        let fault = cache.fault().map(ToString::to_string);
+        Ok(Images { functions, nvrtc: Some(nvrtc.version().to_string()), compiled, fault })
     }
 
     /// A kernel that was loaded.
     pub fn get(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)
     }
-}
 
-/// Compiled or found in the user's cache; and why nothing is kept there, if so.
-fn compile(
-    sources: &[&Source],
-    kind: Kind,
-    device: &Device,
-    threads: usize,
-) -> Result<(Vec<Image>, Option<String>), CudaError> {
-    if sources.is_empty() {
-        return Ok((Vec::new(), None));
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.functions.len()
     }
-    let nvrtc = Nvrtc::load()?;
-    let target = nvrtc
-        .target(device.capability)
-        .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
-    let options = Options { ptx_only: kind == Kind::Soft };
-    let cache = Cache::of_user();
-    let images = cache.images(&nvrtc, sources, target, &options, threads, &|_| {})?.images;
-    Ok((images, cache.fault().map(ToString::to_string)))
 }

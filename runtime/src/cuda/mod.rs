@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 use mngc_compiler::ir::{EntryKey, Module, Slot};
 use mngc_compiler::schedule::{Plan, verify};
+use mngc_kernels_gen::Device;
 pub use mngc_kernels_gen::libraries;
 
 pub use driver::Kind;
@@ -30,6 +31,76 @@ use rank::Rank;
 use crate::backend::{Backend, KernelTime};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+
+/// Called while kernels are compiled, with how many are done, and of how many.
+pub type Progress = Arc<dyn Fn(usize, usize) + Send + Sync>;
+
+/// What a log says of the device and of the kernels on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its name.
+    pub device: String,
+    /// Compute capability as major · 10 + minor.
+    pub capability: u32,
+    /// Version of CUDA that the driver has.
+    pub driver: String,
+    /// Version of NVRTC; none where there are no kernels.
+    pub nvrtc: Option<String>,
+    /// Kernels that are loaded.
+    pub kernels: usize,
+    /// How many of them were compiled now; the others were found in the cache.
+    pub compiled: usize,
+    /// Why compiled kernels are not kept for the next run.
+    pub cache_fault: Option<String>,
+}
+
+impl Facts {
+    /// As a log has them.
+    fn named(self) -> BTreeMap<String, String> {
+        let Facts { device, capability, driver, nvrtc, kernels, compiled, cache_fault } = self;
+        let mut named = BTreeMap::from([
+            ("device".to_string(), device),
+            ("capability".to_string(), format!("{}.{}", capability / 10, capability % 10)),
+            ("driver".to_string(), driver),
+            ("kernels".to_string(), kernels.to_string()),
+            ("compiled".to_string(), compiled.to_string()),
+        ]);
+        named.extend(nvrtc.map(|version| ("nvrtc".to_string(), version)));
+        named.extend(cache_fault.map(|fault| ("cache_fault".to_string(), fault)));
+        named
+    }
+}
+
+/// A device that is there, before anything is done with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Present {
+    /// What kernels are chosen by.
+    pub device: Device,
+    /// Bytes of its memory that nobody has.
+    pub free: usize,
+    /// Bytes of its memory.
+    pub total: usize,
+}
+
+/// The first device of a driver.
+pub fn present(kind: Kind) -> Result<Present> {
+    open(kind)?;
+    let context = driver::Context::new(0)?;
+    let (free, total) = context.memory()?;
+    Ok(Present { device: context.description.clone(), free, total })
+}
+
+/// Loads a driver that has enough devices.
+fn open(kind: Kind) -> Result<()> {
+    driver::open(kind)?;
+    match driver::devices()? {
+        found if found < WANTED => Err(CudaError::Devices { wanted: WANTED, found }.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Devices that a program runs on.
+const WANTED: usize = 1;
 
 type Task = Box<dyn FnOnce(&mut Rank) + Send>;
 
@@ -45,20 +116,27 @@ impl Cuda {
     ///
     /// Fails where there is no driver or device, a kernel cannot be made, or the device has not enough memory.
     pub fn new(module: impl Into<Arc<Module>>, plan: &Plan, seed: u64, kind: Kind) -> Result<Cuda> {
+        Cuda::watched(module, plan, seed, kind, Arc::new(|_, _| {}))
+    }
+
+    /// As [`Cuda::new`], telling how far the compilation of kernels is.
+    pub fn watched(
+        module: impl Into<Arc<Module>>,
+        plan: &Plan,
+        seed: u64,
+        kind: Kind,
+        progress: Progress,
+    ) -> Result<Cuda> {
         let module = module.into();
         verify::plan(&module, plan).map_err(|e| Error::Plan(e.to_string()))?;
-        driver::open(kind)?;
-        let (wanted, found) = (1, driver::devices()?);
-        if found < wanted {
-            return Err(CudaError::Devices { wanted, found }.into());
-        }
-        let ranks = (0..wanted).map(|ordinal| Worker::start(&module, plan, seed, kind, ordinal));
+        open(kind)?;
+        let ranks = (0..WANTED).map(|ordinal| Worker::start(&module, plan, seed, kind, ordinal, &progress));
         Ok(Cuda { kind, ranks: ranks.collect::<Result<_>>()? })
     }
 
-    /// The name of the first device.
-    pub fn device(&self) -> Result<String> {
-        self.first(|rank| Ok(rank.device().to_string()))
+    /// What a log says of the first device.
+    pub fn facts(&self) -> Result<Facts> {
+        self.first(|rank| rank.facts())
     }
 
     fn first<R: Send + 'static>(&self, task: impl FnOnce(&mut Rank) -> Result<R> + Send + 'static) -> Result<R> {
@@ -76,12 +154,19 @@ struct Worker {
 
 impl Worker {
     /// Starts a thread and waits until its device is ready.
-    fn start(module: &Arc<Module>, plan: &Plan, seed: u64, kind: Kind, ordinal: usize) -> Result<Worker> {
+    fn start(
+        module: &Arc<Module>,
+        plan: &Plan,
+        seed: u64,
+        kind: Kind,
+        ordinal: usize,
+        progress: &Progress,
+    ) -> Result<Worker> {
         let (tasks, inbox) = channel::<Task>();
         let (answer, ready) = channel();
-        let (module, plan) = (Arc::clone(module), plan.clone());
+        let (module, plan, progress) = (Arc::clone(module), plan.clone(), Arc::clone(progress));
         let thread = std::thread::Builder::new().name(format!("gpu {ordinal}")).spawn(move || {
-            match Rank::new(module, &plan, seed, kind, ordinal) {
+            match Rank::new(module, &plan, seed, kind, ordinal, &progress) {
                 Ok(mut rank) => {
                     let _ = answer.send(Ok(()));
                     inbox.into_iter().for_each(|task| task(&mut rank));
@@ -120,6 +205,10 @@ impl Backend for Cuda {
             Kind::Nvidia => "cuda",
             Kind::Soft => "soft",
         }
+    }
+
+    fn details(&self) -> BTreeMap<String, String> {
+        self.facts().map(|facts| facts.named()).unwrap_or_default()
     }
 
     fn slot(&self, slot: Slot) -> Result<Tensor> {

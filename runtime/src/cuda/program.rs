@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mngc_compiler::ir::{DType, Entry, EntryKey, Input, Module, Output, Scalar, Slot};
+use mngc_compiler::ir::{DType, Entry, Input, Module, Output, Scalar, Slot};
 use mngc_compiler::schedule::cost::{self, Cost};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_compiler::schedule::plan::{ALIGNMENT, EntryPlan, Operand, Place, View};
-use mngc_kernels_gen::{Address, Call, Device, Generated, Param, Spec, generate};
+use mngc_kernels_gen::{Address, Calls, Generated, Param};
 
 use super::driver::{Graph, Stream};
 use super::error::CudaError;
@@ -15,46 +15,6 @@ use super::memory::{self, Memory, Pinned};
 use crate::tensor::{Format, Tensor};
 
 type Result<T> = std::result::Result<T, CudaError>;
-
-/// The calls of an entry, before any memory is there.
-#[derive(Debug)]
-pub struct Calls {
-    /// Of each launch of the plan.
-    pub launches: Vec<Generated>,
-}
-
-impl Calls {
-    /// The calls of an entry on a device.
-    pub fn new(m: &Module, plan: &EntryPlan, device: &Device) -> Result<Calls> {
-        let launches = plan.launches.iter().enumerate().map(|(at, launch)| {
-            if launch.kernel == Kernel::Copy {
-                return Ok(Generated::default());
-            }
-            generate(&Spec::of(m, launch), device).map_err(|why| CudaError::NoKernel {
-                entry: plan.key,
-                launch: at,
-                name: launch.name.clone(),
-                why: why.to_string(),
-            })
-        });
-        Ok(Calls { launches: launches.collect::<Result<_>>()? })
-    }
-
-    /// All calls.
-    pub fn all(&self) -> impl Iterator<Item = &Call> {
-        self.launches.iter().flat_map(|launch| &launch.calls)
-    }
-
-    /// Bytes of workspace that its launches need, one after another.
-    pub fn workspace(&self) -> usize {
-        self.launches.iter().map(|launch| launch.workspace).max().unwrap_or(0)
-    }
-
-    /// Bytes of counters.
-    pub fn counters(&self) -> usize {
-        self.launches.iter().map(|launch| launch.counters).max().unwrap_or(0)
-    }
-}
 
 /// The memory that all entries share.
 #[derive(Debug)]
@@ -144,7 +104,7 @@ pub struct Program {
 
 impl Program {
     /// Binds an entry. The plan has been verified.
-    pub fn new(m: &Module, entry: &Entry, plan: &EntryPlan, calls: Calls, places: &Places) -> Result<Program> {
+    pub fn new(m: &Module, entry: &Entry, plan: &EntryPlan, calls: &Calls, places: &Places) -> Result<Program> {
         let g = &m.funcs[entry.func];
         let is_placed = |name: &str| plan.buffers.values().any(|data| data.place == Place::Batch(name.to_string()));
         let (mut inputs, mut reads) = (Vec::new(), Vec::new());
@@ -419,9 +379,4 @@ impl Binder<'_> {
             Param::U32s(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         })
     }
-}
-
-/// The key of an entry that runs on the host: it draws random numbers, once.
-pub fn on_host(key: &EntryKey) -> bool {
-    key.kind == mngc_compiler::ir::EntryKind::Init
 }

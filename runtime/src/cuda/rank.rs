@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use mngc_compiler::ir::{EntryKey, Module, Output, Slot};
 use mngc_compiler::schedule::Plan;
+use mngc_kernels_gen::Listing;
+use mngc_kernels_gen::listing::{Needs, on_host};
 
-use super::driver::{Context, Event, Kind, Stream};
+use super::driver::{self, Context, Event, Kind, Stream};
 use super::error::CudaError;
 use super::images::Images;
 use super::memory::Memory;
-use super::program::{Calls, Places, Program, on_host};
+use super::program::{Places, Program};
+use super::{Facts, Progress};
 use crate::backend::{Backend, KernelTime};
 use crate::cpu::Cpu;
 use crate::error::{Error, Result};
@@ -38,34 +41,37 @@ pub struct Rank {
 
 impl Rank {
     /// Makes a device ready: compiles and loads every kernel, takes all memory, captures every entry.
-    pub fn new(module: Arc<Module>, plan: &Plan, seed: u64, kind: Kind, ordinal: usize) -> Result<Rank> {
+    pub fn new(
+        module: Arc<Module>,
+        plan: &Plan,
+        seed: u64,
+        kind: Kind,
+        ordinal: usize,
+        progress: &Progress,
+    ) -> Result<Rank> {
         let context = Context::new(ordinal)?;
         let device = &context.description;
-        let mut calls = BTreeMap::new();
-        for (&key, entry) in plan.entries.iter().filter(|(key, _)| !on_host(key)) {
-            calls.insert(key, Calls::new(&module, entry, device)?);
-        }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let images = Images::load(calls.values().flat_map(Calls::all), kind, device, threads)?;
+        let listing = Listing::new(&module, plan, device).map_err(CudaError::from)?;
         let is_soft = kind == Kind::Soft;
-        let workspace = calls.values().map(Calls::workspace).max().unwrap_or(0);
-        let arena = plan.entries.iter().filter(|(key, _)| !on_host(key)).map(|(_, entry)| entry.arena).max();
-        let arena = arena.unwrap_or(0);
         let (free, total) = context.memory()?;
-        let needed = plan.slots + arena + workspace;
+        let needs = Needs::of(plan, &listing);
+        let needed = if is_soft { needs.total_apart() } else { needs.total() };
         if needed > free {
             return Err(CudaError::Memory { needed, free, total }.into());
         }
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let calls = listing.entries.values().flat_map(|calls| calls.all());
+        let images = Images::load(calls, kind, device, threads, &**progress)?;
         let slots = module.slots.values().map(|slot| Memory::new(module.bytes(&slot.ty)));
         let places = Places {
             slots: slots.collect::<std::result::Result<_, _>>()?,
-            arena: if is_soft { None } else { Some(Memory::new(arena)?) },
-            workspace: Memory::new(workspace)?,
-            counters: Memory::zeroed(calls.values().map(Calls::counters).max().unwrap_or(0))?,
+            arena: if is_soft { None } else { Some(Memory::new(needs.arena)?) },
+            workspace: Memory::new(needs.workspace)?,
+            counters: Memory::zeroed(listing.counters())?,
         };
         let (compute, copies) = (Stream::new()?, Stream::new()?);
         let mut programs = BTreeMap::new();
-        for (key, calls) in calls {
+        for (&key, calls) in &listing.entries {
             let entry = module.entries.get(&key).ok_or(Error::NoEntry(key))?;
             let plan = plan.entries.get(&key).ok_or(Error::NoEntry(key))?;
             let mut program = Program::new(&module, entry, plan, calls, &places)?;
@@ -92,9 +98,18 @@ impl Rank {
         })
     }
 
-    /// The device's name.
-    pub fn device(&self) -> &str {
-        &self.context.description.name
+    /// What a log says of it.
+    pub fn facts(&self) -> Result<Facts> {
+        let Images { nvrtc, compiled, fault, .. } = &self.images;
+        Ok(Facts {
+            device: self.context.description.name.clone(),
+            capability: self.context.description.capability,
+            driver: driver::version()?,
+            nvrtc: nvrtc.clone(),
+            kernels: self.images.len(),
+            compiled: *compiled,
+            cache_fault: fault.clone(),
+        })
     }
 
     fn slot_memory(&self, slot: Slot) -> Result<&Memory> {

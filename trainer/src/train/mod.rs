@@ -193,6 +193,7 @@ impl Run<'_> {
             set: options.set.clone(),
             program_hash: self.plan.program_hash.clone(),
             device: self.backend.name().to_string(),
+            backend: self.backend.details(),
             precision: options.precision.clone(),
             seed: options.seed,
             steps: *steps,
