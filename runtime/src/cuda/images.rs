@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mngc_kernels_gen::cache::Cache;
 use mngc_kernels_gen::image::Image;
 use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
+use mngc_kernels_gen::prepared::Prepared;
 use mngc_kernels_gen::{Call, Device, Source};
 
 use super::driver::{Function, Kind};
@@ -60,11 +61,14 @@ fn compile(
     if sources.is_empty() {
         return Ok((Vec::new(), None));
     }
+    let options = Options { ptx_only: kind == Kind::Soft };
+    if let Some(images) = Prepared::of_user().all(sources, device.capability, &options) {
+        return Ok((images, None));
+    }
     let nvrtc = Nvrtc::load()?;
     let target = nvrtc
         .target(device.capability)
         .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
-    let options = Options { ptx_only: kind == Kind::Soft };
     let cache = Cache::of_user();
     let images = cache.images(&nvrtc, sources, target, &options, threads, &|_| {})?.images;
     Ok((images, cache.fault().map(ToString::to_string)))
