@@ -219,12 +219,19 @@ impl fmt::Debug for Check {
 }
 
 impl Check {
-    /// Results may be off by the bound for sums, and `beside` of each result.
-    pub fn new(module: Module, func: Func, way: Way, args: Vec<Tensor>, sums: Sums, beside: Vec<f64>) -> Check {
+    /// Results may be off by the bound for sums, and by a number beside for each of them; both are asked for when results
+    /// are judged.
+    pub fn new(
+        module: Module,
+        func: Func,
+        way: Way,
+        args: Vec<Tensor>,
+        bound: impl Fn(&Module, &[Tensor]) -> (Sums, Vec<f64>) + Send + Sync + 'static,
+    ) -> Check {
         let (m, a) = (module.clone(), args.clone());
         let judge = move |found: &[Tensor]| {
             let g = &m.funcs[func];
-            let wanted = exact(&m, func, &a);
+            let (wanted, (sums, beside)) = (exact(&m, func, &a), bound(&m, &a));
             if found.len() != wanted.len() {
                 return Err(format!("{} results, not {}", found.len(), wanted.len()));
             }
@@ -236,6 +243,11 @@ impl Check {
             Ok(())
         };
         Check { module, func, way, args, judge: Box::new(judge) }
+    }
+
+    /// A function of one node.
+    pub fn of_op(module: Module, func: Func, way: Way, args: Vec<Tensor>) -> Check {
+        Check::new(module, func, way, args, move |m, args| (sums(m, func, args), Vec::new()))
     }
 
     /// A fused call, judged as [`calls::judge`] does.
