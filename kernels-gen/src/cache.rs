@@ -126,9 +126,14 @@ fn sweep(folder: &Path) {
 
 /// A hash of all that an image depends on. `nvrtc` is [`Nvrtc::identity`].
 fn key(source: &Source, target: Target, options: Options, nvrtc: &str) -> blake3::Hash {
-    let mut hasher = blake3::Hasher::new();
     let (target_name, options) = (target.to_string(), options.list(target));
-    let parts = [nvrtc, &target_name, &source.name, &source.text].into_iter().chain(options.iter().map(String::as_str));
+    let parts = [nvrtc, &target_name, &source.name, &source.text];
+    hash(parts.into_iter().chain(options.iter().map(String::as_str)))
+}
+
+/// A hash of texts in their order.
+pub(crate) fn hash<'a>(parts: impl IntoIterator<Item = &'a str>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
     hasher.update(MAGIC);
     for part in parts {
         // With its length before it no part can run into the next.
@@ -139,7 +144,7 @@ fn key(source: &Source, target: Target, options: Options, nvrtc: &str) -> blake3
 
 /// A file: magic, hash of key and payload, payload. The payload is four parts, each with its length before it: PTX,
 /// machine code, usage (five numbers), log. A length of all ones stands for a part that is not there.
-fn encode(image: &Image, key: &blake3::Hash) -> Vec<u8> {
+pub(crate) fn encode(image: &Image, key: &blake3::Hash) -> Vec<u8> {
     let usage = image.usage.map(|usage| numbers(&usage).into_iter().flat_map(u32::to_le_bytes).collect::<Vec<u8>>());
     let parts = [Some(image.ptx.as_bytes()), image.cubin.as_deref(), usage.as_deref(), Some(image.log.as_bytes())];
     let mut payload = Vec::new();
@@ -151,7 +156,7 @@ fn encode(image: &Image, key: &blake3::Hash) -> Vec<u8> {
 }
 
 /// The image of a file; none where the file is not whole or belongs to another key.
-fn decode(file: &[u8], key: &blake3::Hash) -> Option<Image> {
+pub(crate) fn decode(file: &[u8], key: &blake3::Hash) -> Option<Image> {
     let (hash, mut payload) = file.strip_prefix(MAGIC)?.split_at_checked(blake3::OUT_LEN)?;
     if seal(key, payload).as_bytes() != hash {
         return None;

@@ -26,6 +26,7 @@ mod nothing;
 mod numbers;
 pub mod nvrtc;
 pub mod pointers;
+pub mod prepared;
 pub mod program;
 mod reduce;
 pub mod registry;

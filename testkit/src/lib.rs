@@ -6,6 +6,7 @@
 pub mod close;
 pub mod generate;
 pub mod gradient;
+pub mod kernels;
 pub mod kind;
 mod nodes;
 mod operands;

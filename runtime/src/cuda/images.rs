@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use mngc_kernels_gen::cache::{self, Cache};
 use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
+use mngc_kernels_gen::prepared::Prepared;
 use mngc_kernels_gen::{Call, Device, Source};
 
 use super::driver::{Function, Kind};
@@ -14,7 +15,7 @@ use super::error::CudaError;
 #[derive(Debug, Default)]
 pub struct Images {
     functions: HashMap<String, Function>,
-    /// Version of NVRTC; none where there are no kernels.
+    /// Version of NVRTC; none where it was not needed.
     pub nvrtc: Option<String>,
     /// How many were compiled now; the others had been before.
     pub compiled: usize,
@@ -43,21 +44,30 @@ impl Images {
         if sources.is_empty() {
             return Ok(Images::default());
         }
-        let nvrtc = Nvrtc::load()?;
-        let target = nvrtc
-            .target(device.capability)
-            .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
         let options = Options { ptx_only: kind == Kind::Soft };
-        let (cache, all) = (Cache::of_user(), sources.len());
-        let cache::Images { images, compiled } =
-            cache.images(&nvrtc, &sources, target, &options, threads, &|done| progress(done, all))?;
-        let mut functions = HashMap::new();
+        let mut loaded = Images::default();
+        let images = match Prepared::of_user().all(&sources, device.capability, &options) {
+            Some(images) => images,
+            None => {
+                let nvrtc = Nvrtc::load()?;
+                let target = nvrtc
+                    .target(device.capability)
+                    .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
+                let (cache, all) = (Cache::of_user(), sources.len());
+                let cache::Images { images, compiled } =
+                    cache.images(&nvrtc, &sources, target, &options, threads, &|done| progress(done, all))?;
+                loaded.nvrtc = Some(nvrtc.version().to_string());
+                loaded.compiled = compiled;
+                loaded.fault = cache.fault().map(ToString::to_string);
+                images
+            }
+        };
         for ((name, &(_, threads, shared)), image) in asked.iter().zip(&images) {
             let data = image.cubin.as_deref().unwrap_or(image.ptx.as_bytes());
-            functions.insert((*name).to_string(), Function::load(name, data, threads, shared, device)?);
+            let function = Function::load(name, data, threads, shared, device)?;
+            loaded.functions.insert((*name).to_string(), function);
         }
-        let fault = cache.fault().map(ToString::to_string);
-        Ok(Images { functions, nvrtc: Some(nvrtc.version().to_string()), compiled, fault })
+        Ok(loaded)
     }
 
     /// A kernel that was loaded.

@@ -6,34 +6,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::DEVICE;
-use crate::common::{
-    Device, Sums, Way, assert_close, backend, exact, numbers, one_node, planned, run_on, sums, with_entry,
-};
-use mngc_compiler::ir::{DType, F64, Func, Module, Op, ReduceKind, Type, read};
+use crate::common::{Device, Sums, Way, assert_close, backend, exact, planned, run_on, sums, with_entry};
+use mngc_compiler::ir::{DType, F64, Func, Module, Op, ReduceKind, read};
 use mngc_compiler::schedule;
 use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
 use mngc_kernels_gen::{self as kernels_gen, Source, Spec};
 use mngc_runtime::{Cuda, Tensor, cuda, tensor::Data};
-use mngc_testkit::{bits, values};
+use mngc_testkit::bits;
+use mngc_testkit::kernels::single::{indices, op_on, operands};
 use proptest::prelude::*;
-
-/// A module of one op on tensors of these dtypes and sizes.
-fn op_on(op: &Op, args: &[(DType, &[usize])], result: (DType, &[usize])) -> (Module, Func) {
-    let mut m = Module::default();
-    let mut ty = |(dtype, sizes): (DType, &[usize])| {
-        let dims: Vec<_> = sizes.iter().map(|&size| m.dims.anonymous(size)).collect();
-        Type::new(dtype, dims)
-    };
-    let args = args.iter().map(|&arg| ty(arg)).collect();
-    let results = vec![ty(result)];
-    one_node(m, op.clone(), args, results)
-}
-
-/// Numbers for every operand.
-fn operands(m: &Module, func: Func, seed: u64) -> Vec<Tensor> {
-    let g = &m.funcs[func];
-    g.params.iter().zip(seed..).map(|(&p, seed)| numbers(m, g.ty(p), seed)).collect()
-}
 
 /// Runs an op twice, and compares it with itself and with the oracle.
 fn check_with(m: &Module, func: Func, args: &[Tensor], way: Way, sums: impl Into<Sums>) {
@@ -210,16 +191,6 @@ proptest! {
         let sums = sums(&m, func, &args);
         check_with(&m, func, &args, Way::Planned, sums);
     }
-}
-
-/// Indices, some of them out of range.
-fn indices(count: usize, rows: usize, seed: u64) -> Tensor {
-    let index = (0..count as u64).map(|i| match values::hash(seed, i) % (rows as u64 + 2) {
-        i if i < rows as u64 => i as i32,
-        i if i == rows as u64 => -1,
-        _ => rows as i32,
-    });
-    Tensor::new([count], Data::Int(index.collect())).expect("as many as the sizes say")
 }
 
 fn check_scatter(from: DType, to: DType, [rows, row, tokens]: [usize; 3], seed: u64) {
