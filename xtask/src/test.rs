@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::{ChildStderr, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -17,6 +18,10 @@ pub fn run(root: &Path) -> Result<()> {
     fetch(root)?;
     let tests = tests(root, None)?;
     cargo(root, &["doc", "--workspace", "--no-deps", "--quiet"])?;
+    println!("seconds of each suite of tests:");
+    let mut suites = tests.suites.clone();
+    suites.sort_by(|a, b| b.1.total_cmp(&a.1));
+    suites.iter().filter(|suite| suite.1 >= 0.1).for_each(|(name, seconds)| println!("{seconds:8.1}  {name}"));
     println!("{} tests passed, {} skipped", tests.passed, tests.skipped.len());
     tests.skipped.iter().for_each(|name| println!("skipped: {name}"));
     Ok(())
@@ -65,6 +70,8 @@ struct Tests {
     skipped: Vec<String>,
     /// Tests that said that they were skipped and have not ended.
     said: HashSet<String>,
+    /// Each binary of tests, with the seconds that it took.
+    suites: Vec<(String, f64)>,
 }
 
 /// Runs all tests, passing on what they print. A run without any test is a failure: nothing was checked.
@@ -74,13 +81,19 @@ fn tests(root: &Path, seed: Option<u64>) -> Result<Tests> {
     if let Some(seed) = seed {
         command.env("PROPTEST_RNG_SEED", seed.to_string());
     }
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot start cargo")?;
+    // What cargo runs next is said on the other stream.
+    let names = child.stderr.take().map(names);
     let mut tests = Tests::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
             let line = line.context("cannot read what the tests print")?;
             println!("{line}");
             tests.read(&line);
+            if let (Some(seconds), Some(names)) = (seconds(&line), &names) {
+                let name = names.recv_timeout(Duration::from_secs(1)).unwrap_or_else(|_| "more of it".into());
+                tests.suites.push((name, seconds));
+            }
         }
     }
     if !child.wait().context("cannot wait for cargo")?.success() {
@@ -90,6 +103,38 @@ fn tests(root: &Path, seed: Option<u64>) -> Result<Tests> {
         bail!("no test ran");
     }
     Ok(tests)
+}
+
+/// Passes on what cargo says, and gives the names of the suites that it starts.
+fn names(stderr: ChildStderr) -> Receiver<String> {
+    let (send, names) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            if let Some(name) = suite(&line) {
+                let _ = send.send(name);
+            }
+        }
+    });
+    names
+}
+
+/// The suite that a line of cargo says it starts: `Running tests/a.rs (target/…/a-0123)`, `Doc-tests b`.
+fn suite(line: &str) -> Option<String> {
+    let line = line.trim();
+    if let Some(of) = line.strip_prefix("Doc-tests ") {
+        return Some(format!("examples of {of}"));
+    }
+    let (source, binary) = line.strip_prefix("Running ")?.split_once(" (")?;
+    let file = binary.trim_end_matches(')').rsplit('/').next()?;
+    let name = file.rsplit_once('-').map_or(file, |(name, _)| name);
+    Some(format!("{name}, {}", source.trim_start_matches("unittests ")))
+}
+
+/// The seconds at the end of a suite's last line.
+fn seconds(line: &str) -> Option<f64> {
+    let (_, time) = line.strip_prefix("test result: ")?.rsplit_once("finished in ")?;
+    time.trim_end_matches('s').parse().ok()
 }
 
 impl Tests {
@@ -114,7 +159,7 @@ impl Tests {
 
 #[cfg(test)]
 mod tests {
-    use super::Tests;
+    use super::{Tests, seconds, suite};
 
     #[test]
     fn outcomes_are_read_from_what_the_tests_print() {
@@ -126,5 +171,18 @@ mod tests {
         tests.read("test result: ok. 3 passed; 0 failed; 1 ignored");
         let skipped = vec!["c (ignored, needs a GPU)".into(), "e (there is no NVRTC: none)".into()];
         assert_eq!(tests, Tests { passed: 2, skipped, ..Tests::default() });
+    }
+
+    #[test]
+    fn suites_and_their_times_are_read_from_what_cargo_prints() {
+        let name = suite("     Running tests/soft.rs (/t/debug/deps/soft-0c1d)");
+        assert_eq!(name.as_deref(), Some("soft, tests/soft.rs"));
+        let name = suite("     Running unittests src/lib.rs (/t/debug/deps/mngc_dsl-0c1d)");
+        assert_eq!(name.as_deref(), Some("mngc_dsl, src/lib.rs"));
+        assert_eq!(suite("   Doc-tests mngc_dsl").as_deref(), Some("examples of mngc_dsl"));
+        assert_eq!(suite("   Compiling mngc v0.1.0"), None);
+        let end = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s";
+        assert_eq!(seconds(end), Some(1.5));
+        assert_eq!(seconds("test a ... ok"), None);
     }
 }
