@@ -12,6 +12,7 @@ mod compact;
 pub mod device;
 pub mod dot;
 mod entropy;
+mod few;
 pub mod files;
 pub mod folders;
 pub mod image;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::call::{Call, Generated, Param, Source};
 use crate::device::Device;
+use crate::few;
 use crate::long::{self, Pass};
 use crate::nothing;
 use crate::pointers::{self, Named, Pointers};
@@ -156,6 +157,9 @@ impl<'a> Folds<'a> {
 pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
     if program.elements == 0 {
         return nothing::generate(program, spec);
+    }
+    if let Some(made) = few::generate(program, spec)? {
+        return Ok(made);
     }
     if row(program) > HELD * LARGEST_TEAM {
         return long::generate(program, spec, device);

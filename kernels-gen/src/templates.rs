@@ -24,6 +24,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("entropy.cu", include_str!("../templates/entropy.cu")),
     ("entropy_grad.cu", include_str!("../templates/entropy_grad.cu")),
     ("entropy_row.cu", include_str!("../templates/entropy_row.cu")),
+    ("few.cu", include_str!("../templates/few.cu")),
     ("fill.cu", include_str!("../templates/fill.cu")),
     ("gather.cu", include_str!("../templates/gather.cu")),
     ("long.cu", include_str!("../templates/long.cu")),

@@ -35,8 +35,9 @@ pub fn model(name: &str, sets: &[(&str, &str)]) -> Model {
     let mut load = |name: &str, _: FileId, sources: &mut Sources| open(folder.join(name), sources);
     let sets = sets.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let options = CompileOptions { sets, ..CompileOptions::default() };
-    let program = compile(&mut sources, main, &mut load, &options)
-        .unwrap_or_else(|found| panic!("{name}: {}", found.iter().map(|d| d.render(&sources, false)).collect::<String>()));
+    let program = compile(&mut sources, main, &mut load, &options).unwrap_or_else(|found| {
+        panic!("{name}: {}", found.iter().map(|d| d.render(&sources, false)).collect::<String>())
+    });
     let module = schedule::lower(&program.module, &mut Vec::new()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let plan = schedule::plan_grouped(&module, &mut Vec::new()).unwrap_or_else(|e| panic!("{name}: {e}"));
     Model { module, plan }

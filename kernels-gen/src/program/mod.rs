@@ -4,115 +4,18 @@
 //! indexed by `e`, or on one number where all elements of the row show the same. The templates say what `row`, `base`
 //! (the first element of the row), `local` (the position of element e in its row) and `live` mean.
 
-use mngc_compiler::ir::{BinaryOp, CompareOp, DType, F64, ReduceKind, UnaryOp};
+mod expr;
+mod space;
+
+use mngc_compiler::ir::{F64, ReduceKind};
 use mngc_compiler::schedule::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
 
 use crate::spec::{Operand, Refusal};
+use space::Found;
 
-/// The rows that elements stand in.
-#[derive(Clone, Debug)]
-pub struct Space {
-    /// Elements of a row.
-    pub len: usize,
-    /// Its length as text: a constant, or a parameter.
-    pub len_text: String,
-    /// The number of the row.
-    pub row: String,
-    /// The number of its first element.
-    pub base: String,
-    /// The position of element `e` in its row.
-    pub local: String,
-    /// Whether element `e` exists; none where all do.
-    pub live: Option<String>,
-    /// Elements side by side in a thread, at a position that they divide.
-    pub vec: usize,
-    /// Where element 0 of a chunk of `vec` is: the position in the row for chunk `c`.
-    pub chunk: String,
-    /// Whether chunk `c` exists; none where all do.
-    pub chunk_live: Option<String>,
-    /// Number of elements of a thread, as text.
-    pub held: String,
-    /// The type of numbers of elements.
-    pub index: &'static str,
-}
-
-/// Where elements of a thread are found.
-enum Found {
-    /// All of them in one place.
-    Once(String),
-    /// Side by side, from this on: at + local.
-    Along(String),
-    /// Each by itself.
-    Each(String),
-}
-
-/// Sizes that are parameters, since a longer sequence changes them.
-#[derive(Clone, Debug, Default)]
-pub struct Sizes {
-    /// Their values: parameters `d0`, `d1` and so on.
-    pub values: Vec<u32>,
-}
-
-impl Sizes {
-    /// The name of a size.
-    pub fn name(&mut self, value: usize) -> Result<String, Refusal> {
-        let value = u32::try_from(value).map_err(|_| Refusal(format!("a size of {value} exceeds 32 bits")))?;
-        let at = self.values.iter().position(|&v| v == value).unwrap_or_else(|| {
-            self.values.push(value);
-            self.values.len() - 1
-        });
-        Ok(format!("d{at}"))
-    }
-}
-
-impl Space {
-    /// Where an access to the space finds its elements.
-    fn find(&self, access: Access, sizes: &mut Sizes) -> Result<Found, Refusal> {
-        let Space { len, row, base, local, .. } = self;
-        let text = &self.len_text;
-        let each = |expression: String| Ok(Found::Each(expression));
-        // Rows that a run of `n` elements is.
-        let rows = |n: usize| n.is_multiple_of(*len).then_some(n / len);
-        Ok(match access {
-            Access::Scalar => Found::Once("0".into()),
-            Access::Full => Found::Along(base.clone()),
-            Access::Row { len: n } => match rows(n) {
-                Some(1) => Found::Once(row.clone()),
-                Some(q) => Found::Once(format!("{row} / {}", sizes.name(q)?)),
-                None => return each(format!("({base} + {local}) / {}", self.divisor(n, sizes)?)),
-            },
-            Access::Cycle { period } => match rows(period) {
-                Some(1) => Found::Along("0".into()),
-                Some(q) => Found::Along(format!("{row} % {} * {text}", sizes.name(q)?)),
-                None if len.is_multiple_of(period) => {
-                    return each(format!("({local}) % {}", self.divisor(period, sizes)?));
-                }
-                None => return each(format!("({base} + {local}) % {}", self.divisor(period, sizes)?)),
-            },
-            Access::Middle { inner, period } => match rows(inner) {
-                Some(1) => Found::Once(format!("{row} % {}", sizes.name(period)?)),
-                Some(q) => Found::Once(format!("{row} / {} % {}", sizes.name(q)?, sizes.name(period)?)),
-                None => {
-                    let from = if len.is_multiple_of(inner * period) {
-                        format!("({local})")
-                    } else {
-                        format!("({base} + {local})")
-                    };
-                    let (inner, period) = (self.divisor(inner, sizes)?, self.divisor(period, sizes)?);
-                    return each(format!("{from} / {inner} % {period}"));
-                }
-            },
-        })
-    }
-
-    /// A size that divides rows is a constant, as rows are; others are parameters.
-    fn divisor(&self, n: usize, sizes: &mut Sizes) -> Result<String, Refusal> {
-        if self.len.is_multiple_of(n) && self.len_text == self.len.to_string() {
-            return Ok(n.to_string());
-        }
-        sizes.name(n)
-    }
-}
+pub(crate) use expr::{binary, cast, compare, unary};
+pub use expr::{element, float, register};
+pub use space::{Sizes, Space};
 
 /// A value that statements have computed.
 #[derive(Clone, Debug)]
@@ -159,37 +62,6 @@ pub struct Emit<'a> {
     vars: Vec<Option<Var>>,
     kinds: Vec<Kind>,
     next: usize,
-}
-
-/// A float as CUDA text, exactly.
-pub fn float(x: f64) -> String {
-    let x = x as f32;
-    if x.is_nan() {
-        "(INF - INF)".into()
-    } else if x.is_infinite() {
-        if x > 0.0 { "INF".into() } else { "-INF".into() }
-    } else {
-        format!("{x:?}f")
-    }
-}
-
-/// The type of an element in memory.
-pub fn element(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "float",
-        DType::BF16 => "bf16",
-        DType::F16 => "f16",
-        DType::I32 => "int",
-        DType::Bool => "u8",
-    }
-}
-
-/// The type of a register.
-pub fn register(kind: Kind) -> &'static str {
-    match kind {
-        Kind::F32 => "float",
-        Kind::I32 => "int",
-    }
 }
 
 impl<'a> Emit<'a> {
@@ -534,81 +406,6 @@ fn written(instr: &Instr) -> Option<Reg> {
         | Instr::LayerNormGrad { dst, .. }
         | Instr::Rope { dst, .. } => Some(*dst),
         Instr::Store { .. } | Instr::Total { .. } | Instr::Columns { .. } => None,
-    }
-}
-
-fn unary(op: UnaryOp, kind: Kind, a: &str) -> String {
-    let call = |name: &str| format!("{name}({a})");
-    match (op, kind) {
-        (UnaryOp::Neg, Kind::F32) => format!("-({a})"),
-        (UnaryOp::Neg, Kind::I32) => call("i_neg"),
-        (UnaryOp::Abs, Kind::F32) => call("fabsf"),
-        (UnaryOp::Abs, Kind::I32) => call("i_abs"),
-        (UnaryOp::Sign, Kind::F32) => call("f_sign"),
-        (UnaryOp::Sign, Kind::I32) => call("i_sign"),
-        (UnaryOp::Exp, _) => call("expf"),
-        (UnaryOp::Log, _) => call("logf"),
-        (UnaryOp::Sqrt, _) => call("sqrtf"),
-        (UnaryOp::Rsqrt, _) => format!("1.0f / sqrtf({a})"),
-        (UnaryOp::Sin, _) => call("sinf"),
-        (UnaryOp::Cos, _) => call("cosf"),
-        (UnaryOp::Tanh, _) => call("tanhf"),
-        (UnaryOp::Sigmoid, _) => call("f_sigmoid"),
-        (UnaryOp::Relu, _) => call("f_relu"),
-        (UnaryOp::Gelu, _) => call("f_gelu"),
-        (UnaryOp::GeluGrad, _) => call("f_gelu_grad"),
-        (UnaryOp::Silu, _) => format!("{a} * f_sigmoid({a})"),
-        (UnaryOp::SiluGrad, _) => call("f_silu_grad"),
-        (UnaryOp::Square, _) => format!("{a} * {a}"),
-        (UnaryOp::Floor, _) => call("floorf"),
-        (UnaryOp::Round, _) => call("rintf"),
-        (UnaryOp::Not, _) => format!("!({a})"),
-    }
-}
-
-fn binary(op: BinaryOp, kind: Kind, a: &str, b: &str) -> String {
-    let infix = |sign: &str| format!("{a} {sign} {b}");
-    let call = |name: &str| format!("{}_{name}({a}, {b})", if kind == Kind::F32 { "f" } else { "i" });
-    match (op, kind) {
-        (BinaryOp::Add, Kind::F32) => infix("+"),
-        (BinaryOp::Sub, Kind::F32) => format!("{a} - ({b})"),
-        (BinaryOp::Mul, Kind::F32) => infix("*"),
-        (BinaryOp::Div, _) => format!("{a} / ({b})"),
-        (BinaryOp::Add, Kind::I32) => call("add"),
-        (BinaryOp::Sub, Kind::I32) => call("sub"),
-        (BinaryOp::Mul, Kind::I32) => call("mul"),
-        (BinaryOp::IntDiv, _) => call("div"),
-        (BinaryOp::Rem, _) => call("rem"),
-        (BinaryOp::Pow, _) => format!("powf({a}, {b})"),
-        (BinaryOp::Max, _) => call("max"),
-        (BinaryOp::Min, _) => call("min"),
-        (BinaryOp::And, _) => infix("&"),
-        (BinaryOp::Or, _) => infix("|"),
-        (BinaryOp::Xor, _) => infix("^"),
-        (BinaryOp::Shl, _) => call("shl"),
-        (BinaryOp::Shr, _) => call("shr"),
-    }
-}
-
-fn compare(op: CompareOp) -> &'static str {
-    match op {
-        CompareOp::Eq => "==",
-        CompareOp::Ne => "!=",
-        CompareOp::Lt => "<",
-        CompareOp::Le => "<=",
-        CompareOp::Gt => ">",
-        CompareOp::Ge => ">=",
-    }
-}
-
-fn cast(from: DType, to: DType, a: &str) -> String {
-    match (from.is_float(), to) {
-        (true, DType::F32) | (false, DType::I32) => a.to_string(),
-        (true, DType::I32) => format!("f_to_i32({a})"),
-        (_, DType::Bool) => format!("{a} != 0"),
-        (false, DType::F32) => format!("(float){a}"),
-        (true, DType::BF16 | DType::F16) => format!("rounded<{}>({a})", element(to)),
-        (false, DType::BF16 | DType::F16) => format!("rounded<{}>((float){a})", element(to)),
     }
 }
 
