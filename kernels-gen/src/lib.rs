@@ -33,7 +33,7 @@ pub mod registry;
 pub mod rows;
 mod scan;
 pub mod spec;
-mod templates;
+pub mod templates;
 
 pub use call::{Address, Call, Generated, Param, Source};
 pub use device::Device;

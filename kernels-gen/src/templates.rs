@@ -75,6 +75,12 @@ pub fn render(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
     Ok(format!("{}\n{}", PRELUDE.join("\n"), part(name, context)?))
 }
 
+/// What a text has beside what stands before every template of its kind.
+pub fn own(text: &str) -> &str {
+    let own = text.strip_prefix(&PRELUDE.join("\n")).unwrap_or(text).trim_start();
+    own.strip_prefix(MMA).unwrap_or(own).trim_start()
+}
+
 /// A whole kernel that uses tensor cores.
 pub fn render_mma(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
     Ok(format!("{}\n{MMA}\n{}", PRELUDE.join("\n"), part(name, context)?))

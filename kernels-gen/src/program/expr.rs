@@ -38,7 +38,8 @@ pub fn register(kind: Kind) -> &'static str {
 pub(crate) fn unary(op: UnaryOp, kind: Kind, a: &str) -> String {
     let call = |name: &str| format!("{name}({a})");
     match (op, kind) {
-        (UnaryOp::Neg, Kind::F32) => format!("-({a})"),
+        (UnaryOp::Neg, Kind::F32) if a.starts_with('-') => format!("-({a})"),
+        (UnaryOp::Neg, Kind::F32) => format!("-{a}"),
         (UnaryOp::Neg, Kind::I32) => call("i_neg"),
         (UnaryOp::Abs, Kind::F32) => call("fabsf"),
         (UnaryOp::Abs, Kind::I32) => call("i_abs"),
@@ -60,7 +61,7 @@ pub(crate) fn unary(op: UnaryOp, kind: Kind, a: &str) -> String {
         (UnaryOp::Square, _) => format!("{a} * {a}"),
         (UnaryOp::Floor, _) => call("floorf"),
         (UnaryOp::Round, _) => call("rintf"),
-        (UnaryOp::Not, _) => format!("!({a})"),
+        (UnaryOp::Not, _) => format!("!{a}"),
     }
 }
 
@@ -70,9 +71,9 @@ pub(crate) fn binary(op: BinaryOp, kind: Kind, a: &str, b: &str) -> String {
     let call = |name: &str| format!("{}_{name}({a}, {b})", if kind == Kind::F32 { "f" } else { "i" });
     match (op, kind) {
         (BinaryOp::Add, Kind::F32) => infix("+"),
-        (BinaryOp::Sub, Kind::F32) => format!("{a} - ({b})"),
+        (BinaryOp::Sub, Kind::F32) => infix("-"),
         (BinaryOp::Mul, Kind::F32) => infix("*"),
-        (BinaryOp::Div, _) => format!("{a} / ({b})"),
+        (BinaryOp::Div, _) => infix("/"),
         (BinaryOp::Add, Kind::I32) => call("add"),
         (BinaryOp::Sub, Kind::I32) => call("sub"),
         (BinaryOp::Mul, Kind::I32) => call("mul"),

@@ -11,7 +11,7 @@ use mngc_compiler::ir::{F64, ReduceKind};
 use mngc_compiler::schedule::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
 
 use crate::spec::{Operand, Refusal};
-use space::Found;
+use space::{Found, single};
 
 pub(crate) use expr::{binary, cast, compare, unary};
 pub use expr::{element, float, register};
@@ -96,7 +96,7 @@ impl<'a> Emit<'a> {
             self.instr(instr, rows)?;
         }
         self.flush();
-        Ok(self.out)
+        Ok(joined(&self.out))
     }
 
     /// A line.
@@ -243,8 +243,15 @@ impl<'a> Emit<'a> {
             }
             Instr::Cast { dst, a, from, to } => {
                 let of = if from.is_float() { Kind::F32 } else { Kind::I32 };
-                let (a, is_once) = self.src(*a, of)?;
-                self.compute(*dst, cast(*from, *to, &a), is_once);
+                let (text, is_once) = self.src(*a, of)?;
+                let cast = cast(*from, *to, &text);
+                match a {
+                    // Nothing happens to it: another name for the same.
+                    Src::Reg(_) if cast == text => {
+                        self.set(*dst, text.strip_suffix("[e]").unwrap_or(&text).to_string(), is_once);
+                    }
+                    _ => self.compute(*dst, cast, is_once),
+                }
                 Ok(())
             }
             Instr::Store { result, a, access } => self.store(*result, *a, *access),
@@ -309,23 +316,29 @@ impl<'a> Emit<'a> {
         vec
     }
 
-    /// A statement for chunks of `vec` elements: VEC is their number, AT the first one's place, TO its number here.
+    /// A statement for chunks of `vec` elements: VEC is their number, ` + AT` the first one's place, ` + TO` its number here.
     fn chunks(&mut self, vec: usize, at: &str, statement: &str) {
         self.flush();
         let Space { held, chunk, chunk_live, vec: whole, .. } = self.space;
         let live = chunk_live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
-        let at = if at == "0" { format!("({chunk})") } else { format!("{at} + ({chunk})") };
-        let (inside, at, to) = if vec == *whole {
-            (String::new(), at, format!("c * {whole}"))
+        let mut at = if at == "0" { chunk.clone() } else { format!("{at} + {chunk}") };
+        // The templates have a chunk of V elements.
+        let is_one = held == "V";
+        let mut to = if is_one { "" } else { " + c" }.to_string();
+        let (mut vector, mut inside) = ("V".to_string(), String::new());
+        if vec != *whole {
+            vector = vec.to_string();
+            inside = format!("for (int i = 0; i < V; i += {vec}) ");
+            at.push_str(" + i");
+            to.push_str(" + i");
+        }
+        let statement = statement.replace("VEC", &vector).replace(" + AT", &format!(" + {at}")).replace(" + TO", &to);
+        if is_one {
+            self.out.push_str(&format!("    {live}{inside}{statement}\n"));
         } else {
-            let inside = format!("for (int i = 0; i < {whole}; i += {vec}) ");
-            (inside, format!("{at} + i"), format!("c * {whole} + i"))
-        };
-        let statement = statement.replace("VEC", &vec.to_string()).replace("AT", &at).replace("TO", &to);
-        let pragma = "#pragma unroll\n";
-        self.out.push_str(&format!(
-            "{pragma}    for (int c = 0; c < {held} / {whole}; ++c)\n      {live}{inside}{statement}\n"
-        ));
+            let each = format!("for (int c = 0; c < {held}; c += V)");
+            self.out.push_str(&format!("#pragma unroll\n    {each}\n      {live}{inside}{statement}\n"));
+        }
     }
 
     fn store(&mut self, result: usize, a: Src, access: Access) -> Result<(), Refusal> {
@@ -340,17 +353,13 @@ impl<'a> Emit<'a> {
         match access {
             Access::Full => {
                 let (text, is_once) = self.src(a, kind)?;
-                let name = match (a, is_once) {
-                    (Src::Reg(_), false) => text.trim_end_matches("[e]").to_string(),
-                    _ => {
-                        let name = self.fresh_array(kind);
-                        self.run.push(format!("{name}[e] = {text};"));
-                        name
-                    }
-                };
                 let vec = self.aligned(to, access);
                 let base = self.space.base.clone();
-                self.chunks(vec, &base, &format!("store<VEC>(p.r{result} + AT, {name} + TO);"));
+                let statement = match text.strip_suffix("[e]") {
+                    Some(name) if !is_once => format!("store<VEC>(p.r{result} + AT, {name} + TO);"),
+                    _ => format!("fill<VEC>(p.r{result} + AT, {text});"),
+                };
+                self.chunks(vec, &base, &statement);
             }
             Access::Row { len } if len == self.space.len => {
                 let first = self.first(a, kind)?;
@@ -364,7 +373,8 @@ impl<'a> Emit<'a> {
                 let live = live.as_ref().map(|live| format!("{live} && ")).unwrap_or_default();
                 let (base, local) = (base.clone(), local.clone());
                 self.run.push(format!(
-                    "if ({live}({local}) % {divisor} == 0) p.r{result}[({base} + {local}) / {divisor}] = narrow<{ty}>({text});"
+                    "if ({live}{} % {divisor} == 0) p.r{result}[({base} + {local}) / {divisor}] = narrow<{ty}>({text});",
+                    single(&local)
                 ));
             }
             Access::Scalar => {
@@ -385,6 +395,28 @@ impl<'a> Emit<'a> {
         self.flush();
         Ok(if is_once { text } else { text.replace("[e]", "[0]") })
     }
+}
+
+/// Declarations of arrays that follow one another, in one.
+fn joined(text: &str) -> String {
+    const WIDEST: usize = 100;
+    let array = |line: &str| {
+        let line = line.trim_start().strip_suffix("];")?;
+        let (ty, name) = line.split_once(' ')?;
+        let is_array = ["float", "int"].contains(&ty) && !name.contains([' ', '=', '(']);
+        is_array.then(|| (ty.to_string(), format!("{name}]")))
+    };
+    let mut lines: Vec<(Option<String>, String)> = Vec::new();
+    for line in text.lines() {
+        match (array(line), lines.last_mut()) {
+            (Some((ty, name)), Some((Some(last), text))) if *last == ty && text.len() + name.len() < WIDEST => {
+                text.truncate(text.len() - 1);
+                text.push_str(&format!(", {name};"));
+            }
+            (declared, _) => lines.push((declared.map(|(ty, _)| ty), line.to_string())),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line + "\n").collect()
 }
 
 /// The register that an instruction gives its value.
@@ -434,7 +466,8 @@ pub fn folded(kind: ReduceKind, element: &str) -> String {
 /// What becomes of a finished fold of `count` elements.
 pub fn finished(kind: ReduceKind, total: &str, count: &str) -> String {
     match kind {
-        ReduceKind::Mean => format!("{total} / (float)({count})"),
+        ReduceKind::Mean if count.bytes().all(|b| b.is_ascii_digit()) => format!("{total} / {count}.0f"),
+        ReduceKind::Mean => format!("{total} / (float){count}"),
         ReduceKind::Norm => format!("(float)sqrt({total})"),
         ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min => total.to_string(),
     }

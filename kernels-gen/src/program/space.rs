@@ -21,9 +21,9 @@ pub struct Space {
     pub live: Option<String>,
     /// Elements side by side in a thread, at a position that they divide.
     pub vec: usize,
-    /// Where element 0 of a chunk of `vec` is: the position in the row for chunk `c`.
+    /// The position in the row of element `c`, with which a chunk of `vec` begins.
     pub chunk: String,
-    /// Whether chunk `c` exists; none where all do.
+    /// Whether the chunk exists that begins with element `c`; none where all do.
     pub chunk_live: Option<String>,
     /// Number of elements of a thread, as text.
     pub held: String,
@@ -80,7 +80,7 @@ impl Space {
                 Some(1) => Found::Along("0".into()),
                 Some(q) => Found::Along(format!("{row} % {} * {text}", sizes.name(q)?)),
                 None if len.is_multiple_of(period) => {
-                    return each(format!("({local}) % {}", self.divisor(period, sizes)?));
+                    return each(format!("{} % {}", single(local), self.divisor(period, sizes)?));
                 }
                 None => return each(format!("({base} + {local}) % {}", self.divisor(period, sizes)?)),
             },
@@ -88,13 +88,10 @@ impl Space {
                 Some(1) => Found::Once(format!("{row} % {}", sizes.name(period)?)),
                 Some(q) => Found::Once(format!("{row} / {} % {}", sizes.name(q)?, sizes.name(period)?)),
                 None => {
-                    let from = if len.is_multiple_of(inner * period) {
-                        format!("({local})")
-                    } else {
-                        format!("({base} + {local})")
-                    };
-                    let (inner, period) = (self.divisor(inner, sizes)?, self.divisor(period, sizes)?);
-                    return each(format!("{from} / {inner} % {period}"));
+                    let from =
+                        if len.is_multiple_of(inner * period) { single(local) } else { format!("({base} + {local})") };
+                    let place = if inner == 1 { from } else { format!("{from} / {}", self.divisor(inner, sizes)?) };
+                    return each(format!("{place} % {}", self.divisor(period, sizes)?));
                 }
             },
         })
@@ -107,4 +104,9 @@ impl Space {
         }
         sizes.name(n)
     }
+}
+
+/// An expression as an operand of any sign: in parentheses, where it has signs itself.
+pub(super) fn single(expression: &str) -> String {
+    if expression.contains(" + ") { format!("({expression})") } else { expression.to_string() }
 }

@@ -9,7 +9,8 @@ use mngc_compiler::ir::{EntryKind, Module};
 use mngc_compiler::schedule::Plan;
 use mngc_compiler::{CompileOptions, compile, schedule};
 use mngc_dsl::{FileId, Sources};
-use mngc_kernels_gen::{Device, Generated, Source, Spec, generate};
+use mngc_kernels_gen::listing::Calls;
+use mngc_kernels_gen::{Call, Device, Source};
 
 /// A model's module and what runs of it on a GPU.
 pub struct Model {
@@ -36,39 +37,43 @@ pub fn model(name: &str, sets: &[(&str, &str)]) -> Model {
     let sets = sets.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let options = CompileOptions { sets, ..CompileOptions::default() };
     let program = compile(&mut sources, main, &mut load, &options).unwrap_or_else(|found| {
-        panic!("{name}: {}", found.iter().map(|d| d.render(&sources, false)).collect::<String>())
+        let drawn: Vec<String> = found.iter().map(|diagnostic| diagnostic.render(&sources, false)).collect();
+        panic!("{name}: {}", drawn.join("\n"))
     });
     let module = schedule::lower(&program.module, &mut Vec::new()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let plan = schedule::plan_grouped(&module, &mut Vec::new()).unwrap_or_else(|e| panic!("{name}: {e}"));
     Model { module, plan }
 }
 
-/// A launch's calls, and what it is called.
+/// The calls of a launch.
 pub struct Launched {
     pub entry: EntryKind,
+    /// The ops that it computes.
     pub name: String,
-    pub instances: usize,
-    pub calls: Generated,
+    pub calls: Vec<Call>,
 }
 
 impl Model {
-    /// Every launch of all entries but `init`, which runs on the host.
+    /// Every launch of all entries but `init`, which runs on the host; in the order of entries and launches.
     pub fn launches(&self, device: &Device) -> Vec<Launched> {
         let mut all = Vec::new();
         for (key, entry) in self.plan.entries.iter().filter(|(key, _)| key.kind != EntryKind::Init) {
-            for launch in &entry.launches {
-                let calls = generate(&Spec::of(&self.module, launch), device)
-                    .unwrap_or_else(|e| panic!("{}: {}: {e}", key.kind.name(), launch.name));
-                let (name, instances) = (launch.name.clone(), launch.instances);
-                all.push(Launched { entry: key.kind, name, instances, calls });
+            let made = Calls::new(&self.module, entry, device).unwrap_or_else(|e| panic!("{e}"));
+            for (launch, made) in entry.launches.iter().zip(made.launches) {
+                all.push(Launched { entry: key.kind, name: launch.name.clone(), calls: made.calls });
             }
         }
         all
     }
 }
 
+/// How many calls an entry has.
+pub fn count(launches: &[Launched], entry: EntryKind) -> usize {
+    launches.iter().filter(|launched| launched.entry == entry).map(|launched| launched.calls.len()).sum()
+}
+
 /// The different texts of some launches, by name.
-pub fn texts<'a>(launches: impl IntoIterator<Item = &'a Launched>) -> BTreeMap<String, Arc<Source>> {
-    let calls = launches.into_iter().flat_map(|launched| &launched.calls.calls);
+pub fn texts(launches: &[Launched]) -> BTreeMap<String, Arc<Source>> {
+    let calls = launches.iter().flat_map(|launched| &launched.calls);
     calls.map(|call| (call.source.name.clone(), call.source.clone())).collect()
 }
