@@ -20,7 +20,7 @@ pub struct Kernel {
     parameters: Vec<String>,
     params: Vec<Param>,
     constants: BTreeMap<&'static str, String>,
-    lists: BTreeMap<&'static str, Vec<usize>>,
+    lists: BTreeMap<&'static str, Vec<String>>,
 }
 
 /// The template's places.
@@ -32,7 +32,7 @@ struct Context {
     #[serde(flatten)]
     constants: BTreeMap<&'static str, String>,
     #[serde(flatten)]
-    lists: BTreeMap<&'static str, Vec<usize>>,
+    lists: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Kernel {
@@ -55,9 +55,9 @@ impl Kernel {
         self
     }
 
-    /// Numbers that the text is repeated for.
-    pub fn list(mut self, name: &'static str, values: Vec<usize>) -> Kernel {
-        self.lists.insert(name, values);
+    /// Numbers or statements that the text is repeated for.
+    pub fn list(mut self, name: &'static str, values: impl IntoIterator<Item = impl ToString>) -> Kernel {
+        self.lists.insert(name, values.into_iter().map(|value| value.to_string()).collect());
         self
     }
 

@@ -12,6 +12,7 @@ mod compact;
 pub mod device;
 pub mod dot;
 mod entropy;
+mod few;
 pub mod files;
 pub mod folders;
 pub mod image;
@@ -33,7 +34,7 @@ pub mod registry;
 pub mod rows;
 mod scan;
 pub mod spec;
-mod templates;
+pub mod templates;
 
 pub use call::{Address, Call, Generated, Param, Source};
 pub use device::Device;

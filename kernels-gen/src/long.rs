@@ -63,8 +63,8 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         local: "local(at, e, lane)".into(),
         live: Some("local(at, e, lane) < LEN".into()),
         vec,
-        chunk: "local(at, c * V, lane)".into(),
-        chunk_live: Some("local(at, c * V, lane) < LEN".into()),
+        chunk: "local(at, c, lane)".into(),
+        chunk_live: Some("local(at, c, lane) < LEN".into()),
         held: "E".into(),
         index: index(program.elements),
     };

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::call::{Call, Generated, Param, Source};
 use crate::device::Device;
+use crate::few;
 use crate::long::{self, Pass};
 use crate::nothing;
 use crate::pointers::{self, Named, Pointers};
@@ -128,6 +129,8 @@ pub(crate) struct Folds<'a> {
     columns: usize,
     /// Bytes that rows shorter than those of a team need.
     short_rows: usize,
+    /// Angles that threads have sines and cosines of.
+    angles: Vec<String>,
     results: &'a [Operand],
     elements: usize,
     /// Which way through rows that are longer than a block holds; none where it holds them.
@@ -145,6 +148,7 @@ impl<'a> Folds<'a> {
             partial: Vec::new(),
             columns: 0,
             short_rows: 0,
+            angles: Vec::new(),
             results: &spec.results,
             elements,
             pass: None,
@@ -156,6 +160,9 @@ impl<'a> Folds<'a> {
 pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
     if program.elements == 0 {
         return nothing::generate(program, spec);
+    }
+    if let Some(made) = few::generate(program, spec)? {
+        return Ok(made);
     }
     if row(program) > HELD * LARGEST_TEAM {
         return long::generate(program, spec, device);
@@ -173,8 +180,8 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         local,
         live: (!exact).then(|| "live(e, lane)".into()),
         vec: shape.vec,
-        chunk: "local(c * V, lane)".into(),
-        chunk_live: (!exact).then(|| "live(c * V, lane)".into()),
+        chunk: "local(c, lane)".into(),
+        chunk_live: (!exact).then(|| "live(c, lane)".into()),
         held: "E".into(),
         index,
     };
@@ -360,6 +367,21 @@ impl Folds<'_> {
         (name, false)
     }
 
+    /// 1 / sqrt(mean + eps), where `mean` is one for the row or that of element `e`.
+    fn inverse_root(&mut self, emit: &mut Emit, mean: &str, eps: f64) -> String {
+        let expression = format!("1.0f / sqrtf({mean} + {})", program::float(eps));
+        if mean.ends_with("[e]") {
+            return format!("{}[e]", self.made(emit, &expression).0);
+        }
+        if self.pass.is_some() {
+            // A fold of the pass before; what is made in the loop over a row does not outlive it.
+            return format!("({expression})");
+        }
+        let name = emit.name();
+        emit.line(&format!("const float {name} = {expression};"));
+        name
+    }
+
     fn softmax(&mut self, emit: &mut Emit, a: Reg, len: usize) -> Result<(String, bool), Refusal> {
         let (a, _) = emit.reg(a)?;
         let (top, _) = self.row(emit, ReduceKind::Max, Kind::F32, len, &a);
@@ -374,7 +396,7 @@ impl Folds<'_> {
         let (centred, _) = self.made(emit, &format!("{a} - {mean}"));
         let square = format!("{centred}[e] * {centred}[e]");
         let (variance, _) = self.row(emit, ReduceKind::Mean, Kind::F32, len, &square);
-        let inverse = format!("(1.0f / sqrtf({variance} + {}))", program::float(eps));
+        let inverse = self.inverse_root(emit, &variance, eps);
         (format!("{centred}[e]"), inverse)
     }
 
@@ -383,35 +405,34 @@ impl Folds<'_> {
             return Err(Refusal("not a rotary embedding".into()));
         };
         let half = len / 2;
-        let table = format!("TURNS{}", self.tables.len());
         let turns: Vec<String> = (0..half)
             .map(|i| format!("{:?}", base.powf(-2.0 * i as f64 / *len as f64) / std::f64::consts::TAU))
             .collect();
-        self.tables.push(format!(
-            "// Turns of pair i at position 1: base^(-2i / {len}) / 2 pi, base = {base:?}.\n__device__ const double {table}[{half}] = {{{}}};",
-            turns.join(", ")
-        ));
+        let about = format!("// Turns of pair i at position 1: base^(-2i / {len}) / 2 pi, base = {base:?}.");
+        let values = format!("[{half}] = {{{}}};", turns.join(", "));
+        let known = self.tables.iter().position(|table| table.ends_with(&values));
+        let table = format!("TURNS{}", known.unwrap_or(self.tables.len()));
+        if known.is_none() {
+            self.tables.push(format!("{about}\n__device__ const double {table}{values}"));
+        }
         let x = emit.array(*a)?;
         let (position, _) = emit.reg(*position)?;
-        let sign = if *inverse { "-" } else { "" };
         let name = emit.fresh_array(Kind::F32);
-        // Whole turns are taken away in f64: a float would have lost the angle at large positions.
-        let turn = |pair: &str| {
-            format!(
-                "double turns = {position} * {table}[{pair}]; float sine, cosine; sincospif(2.0f * (float)(turns - rint(turns)), &sine, &cosine); sine = {sign}sine;"
-            )
-        };
         let live = emit.space.live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
         // Elements meet across the loop.
         emit.flush();
         if *len == self.shape.len {
-            emit.each(format!("if (e < E / 2) {live}{{"));
-            emit.each(format!("  {}", turn("local(e, lane)")));
-            emit.each(format!("  {name}[e] = {x}[e] * cosine + {x}[(e + E / 2) % E] * sine;"));
-            emit.each(format!("  {name}[(e + E / 2) % E] = {x}[(e + E / 2) % E] * cosine - {x}[e] * sine;"));
-            emit.each("}".into());
-            emit.flush();
+            let angle = format!("{position} * {table}[local(e, lane)]");
+            let (sine, cosine) = self.turns(emit, &angle, &live);
+            let other = "e + E / 2";
+            let [first, second] = if *inverse { ["-", "+"] } else { ["+", "-"] };
+            emit.line("#pragma unroll");
+            emit.line("for (int e = 0; e < E / 2; ++e) {");
+            emit.line(&format!("  {name}[e] = {x}[e] * {cosine}[e] {first} {x}[{other}] * {sine}[e];"));
+            emit.line(&format!("  {name}[{other}] = {x}[{other}] * {cosine}[e] {second} {x}[e] * {sine}[e];"));
+            emit.line("}");
         } else {
+            let sign = if *inverse { "-" } else { "" };
             self.short_rows = self.short_rows.max(2 * self.shape.teams() * self.shape.len * 4);
             emit.line("team_sync<TEAM>();");
             emit.line(&format!("float* const in_{name} = shared + threadIdx.x / TEAM * (2 * LEN);"));
@@ -419,12 +440,31 @@ impl Folds<'_> {
             emit.line("team_sync<TEAM>();");
             emit.each(format!("{live}{{"));
             emit.each(format!("  const int at = local(e, lane), pair = at % {half};"));
-            emit.each(format!("  {}", turn("pair")));
-            emit.each(format!("  {name}[e] = at % {len} < {half} ? {x}[e] * cosine + in_{name}[at + {half}] * sine : {x}[e] * cosine - in_{name}[at - {half}] * sine;"));
+            emit.each("  float sine, cosine;".into());
+            emit.each(format!("  turn({position} * {table}[pair], &sine, &cosine);"));
+            emit.each(format!(
+                "  const float other = at % {len} < {half} ? in_{name}[at + {half}] : -in_{name}[at - {half}];"
+            ));
+            emit.each(format!("  {name}[e] = {x}[e] * cosine + {sign}(other * sine);"));
             emit.each("}".into());
             emit.line("");
         }
         Ok((name, false))
+    }
+
+    /// Arrays of the sines and cosines of the pairs that a thread has; those of the same angles are made once.
+    fn turns(&mut self, emit: &mut Emit, angle: &str, live: &str) -> (String, String) {
+        let known = self.angles.iter().position(|known| known == angle);
+        let number = known.unwrap_or(self.angles.len());
+        let names = (format!("sine{number}"), format!("cosine{number}"));
+        if known.is_none() {
+            let (sine, cosine) = &names;
+            self.angles.push(angle.to_string());
+            emit.line(&format!("float {sine}[E / 2], {cosine}[E / 2];"));
+            emit.line("#pragma unroll");
+            emit.line(&format!("for (int e = 0; e < E / 2; ++e) {live}turn({angle}, &{sine}[e], &{cosine}[e]);"));
+        }
+        names
     }
 
     /// A fold over the whole space: each thread folds what it sees, the last block folds the blocks.
@@ -441,8 +481,10 @@ impl Folds<'_> {
         let live = emit.space.live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
         emit.each(format!("{live}total{at} = {class}::of(total{at}, {});", program::folded(kind, &element)));
         let element = program::element(self.results[result].dtype);
-        let count = self.elements;
-        let count = emit.sizes.name(count)?;
+        let count = match kind {
+            ReduceKind::Mean => emit.sizes.name(self.elements)?,
+            _ => String::new(),
+        };
         self.partial.push(if ty == "double" { 8 } else { 4 });
         self.first_fold();
         self.after.insert_str(
@@ -513,13 +555,14 @@ impl Rows for Folds<'_> {
             Instr::RmsNorm { a, len, eps, .. } => {
                 let (x, _) = emit.reg(*a)?;
                 let (mean, _) = self.row(emit, ReduceKind::Mean, Kind::F32, *len, &format!("{x} * {x}"));
-                Some(self.made(emit, &format!("{x} * (1.0f / sqrtf({mean} + {}))", program::float(*eps))))
+                let r = self.inverse_root(emit, &mean, *eps);
+                Some(self.made(emit, &format!("{x} * {r}")))
             }
             Instr::RmsNormGrad { x, dy, len, eps, .. } => {
                 let ((x, _), (dy, _)) = (emit.reg(*x)?, emit.reg(*dy)?);
                 let (mean, _) = self.row(emit, ReduceKind::Mean, Kind::F32, *len, &format!("{x} * {x}"));
                 let (along, _) = self.row(emit, ReduceKind::Mean, Kind::F32, *len, &format!("{x} * {dy}"));
-                let r = format!("(1.0f / sqrtf({mean} + {}))", program::float(*eps));
+                let r = self.inverse_root(emit, &mean, *eps);
                 Some(self.made(emit, &format!("{r} * {dy} - {x} * ({r} * {r} * {r} * {along})")))
             }
             Instr::LayerNorm { a, len, eps, .. } => {

@@ -56,21 +56,17 @@ pub fn generate(axis: u8, reverse: bool, spec: &Spec, device: &Device) -> Result
         pointers.arg(&format!("const {}* a0", program::element(arg.dtype)), spec, 0);
         pointers.result(&format!("{}* r0", program::element(result.dtype)), spec, 0);
         pointers.work(&format!("{register}* sums"), 0, bytes);
-        let kernel = Kernel::new(
-            if by_blocks { "scan_blocks" } else { "scan_lines" },
-            if sums_only { "sums of chunks" } else { "running sums" },
-            pointers,
-        )
-        .constant("register", register)
-        .constant("to", program::element(result.dtype))
-        .constant("sums_only", sums_only)
-        .constant("reverse", reverse);
-        calls.push(call(kernel, &cut)?);
+        let template = if by_blocks { "scan_blocks" } else { "scan_lines" };
+        let kernel = Kernel::new(template, "running sums", pointers)
+            .constant("register", register)
+            .constant("to", program::element(result.dtype))
+            .constant("reverse", reverse);
+        calls.push(call(kernel, &cut, sums_only)?);
     }
     Ok(Generated { calls, workspace: if is_cut { bytes * spec.instances } else { 0 }, counters: 0 })
 }
 
-fn call(kernel: Kernel, cut: &Cut) -> Result<Call, Refusal> {
+fn call(kernel: Kernel, cut: &Cut, sums_only: bool) -> Result<Call, Refusal> {
     let index = index(cut.lines * cut.length);
     let blocks = cut.lines * cut.chunks();
     kernel
@@ -80,5 +76,6 @@ fn call(kernel: Kernel, cut: &Cut) -> Result<Call, Refusal> {
         .index("lines", cut.lines, index)?
         .size("chunks", cut.chunks())?
         .size("chunk_length", cut.chunk)?
+        .size("sums_only", usize::from(sums_only))?
         .call(if cut.by_blocks { blocks } else { blocks.div_ceil(THREADS) }, THREADS)
 }

@@ -24,6 +24,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("entropy.cu", include_str!("../templates/entropy.cu")),
     ("entropy_grad.cu", include_str!("../templates/entropy_grad.cu")),
     ("entropy_row.cu", include_str!("../templates/entropy_row.cu")),
+    ("few.cu", include_str!("../templates/few.cu")),
     ("fill.cu", include_str!("../templates/fill.cu")),
     ("gather.cu", include_str!("../templates/gather.cu")),
     ("long.cu", include_str!("../templates/long.cu")),
@@ -72,6 +73,12 @@ pub fn part(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
 /// A whole kernel: the prelude, then the text that a template gives.
 pub fn render(name: &str, context: &impl Serialize) -> Result<String, Refusal> {
     Ok(format!("{}\n{}", PRELUDE.join("\n"), part(name, context)?))
+}
+
+/// What a text has beside what stands before every template of its kind.
+pub fn own(text: &str) -> &str {
+    let own = text.strip_prefix(&PRELUDE.join("\n")).unwrap_or(text).trim_start();
+    own.strip_prefix(MMA).unwrap_or(own).trim_start()
 }
 
 /// A whole kernel that uses tensor cores.

@@ -16,7 +16,6 @@ constexpr int WARPS = THREADS / 32;
 constexpr int ROUND = {{ round }};
 constexpr float SCALE = {{ scale }}f;
 constexpr float LOG2_E = 1.4426950408889634f;
-constexpr float LN_2 = 0.6931471805599453f;
 // What scores are multiplied by, so that powers of 2 make a softmax of them.
 constexpr float SCALE_2 = SCALE * LOG2_E;
 

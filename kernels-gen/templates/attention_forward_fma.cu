@@ -5,6 +5,7 @@ typedef {{ q }} Q;
 typedef {{ k }} K;
 typedef {{ v }} V;
 typedef {{ out }} Out;
+constexpr float LN_2 = 0.6931471805599453f;
 
 struct Pointers {
   const Q* q;

@@ -3,6 +3,7 @@
 // Attention forward on tensor cores, as FlashAttention-2 does it (Dao 2023): a warp holds its rows' sums and keeps a running
 // maximum; scores never leave registers.
 typedef {{ out }} Out;
+constexpr float LN_2 = 0.6931471805599453f;
 
 struct Pointers {
   const Low* q;

@@ -74,3 +74,15 @@ template <int N, class T, class R> __device__ __forceinline__ void store(T* to, 
   for (int i = 0; i < N; ++i) x.at[i] = narrow<T>(from[i]);
   *(Vec<T, N>*)to = x;
 }
+// The same number N times.
+template <int N, class T, class R> __device__ __forceinline__ void fill(T* to, R with) {
+  Vec<T, N> x;
+#pragma unroll
+  for (int i = 0; i < N; ++i) x.at[i] = narrow<T>(with);
+  *(Vec<T, N>*)to = x;
+}
+
+// Sine and cosine of an angle in turns. Whole turns are taken away in f64: a float would have lost large angles.
+__device__ __forceinline__ void turn(double turns, float* sine, float* cosine) {
+  sincospif(2.0f * (float)(turns - rint(turns)), sine, cosine);
+}

@@ -26,10 +26,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters 
   extern __shared__ float shared[];
 {%- endif %}
   const int lane = threadIdx.x % TEAM;
+{%- if before %}
 {{ before }}
+{%- endif %}
   for (Index row = (Index)blockIdx.x * TEAMS + threadIdx.x / TEAM; row < rows; row += (Index)gridDim.x * TEAMS) {
     const Index base = row * LEN;
 {{ body }}
   }
+{%- if after %}
 {{ after }}
+{%- endif %}
 }

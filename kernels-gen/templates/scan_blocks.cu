@@ -1,12 +1,12 @@
 // {{ what }}
 //
-// A line of `length` positions, `inner` elements apart, is cut into chunks. SUMS_ONLY makes the sum of each chunk;
+// A line of `length` positions, `inner` elements apart, is cut into chunks. With `sums_only` it makes the sum of each chunk;
 // then a second call starts each chunk with the sums of those before it, in order.
 {% include "pointers.cu" %}
 typedef {{ index }} Index;
 typedef {{ register }} Register;
 constexpr int THREADS = {{ threads }}, WARPS = THREADS / 32;
-constexpr bool SUMS_ONLY = {{ sums_only }}, REVERSE = {{ reverse }};
+constexpr bool REVERSE = {{ reverse }};
 
 // The sum of this thread's number and those of all threads before it; `total` is that of all.
 __device__ __forceinline__ Register block_scan(Register x, Register* total) {
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters 
   const Index first = line / inner * length * inner + line % inner;
   const u32 from = chunk * chunk_length, end = from + chunk_length < length ? from + chunk_length : length;
   Register carry = 0;
-  if (!SUMS_ONLY) {
+  if (!sums_only) {
     for (u32 before = threadIdx.x; before < chunk; before += THREADS) carry = Sum::of(carry, p.sums[line * chunks + before]);
     if (chunk > 0) carry = team_fold<Sum, THREADS>(carry);
   }
@@ -46,8 +46,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters 
     const Index at = first + (Index)(REVERSE ? length - 1 - t : t) * inner;
     Register total;
     const Register sum = block_scan(t < end ? widen(p.a0[at]) : 0, &total);
-    if (!SUMS_ONLY && t < end) p.r0[at] = narrow<{{ to }}>(Sum::of(carry, sum));
+    if (!sums_only && t < end) p.r0[at] = narrow<{{ to }}>(Sum::of(carry, sum));
     carry = Sum::of(carry, total);
   }
-  if (SUMS_ONLY && threadIdx.x == 0) p.sums[line * chunks + chunk] = carry;
+  if (sums_only && threadIdx.x == 0) p.sums[line * chunks + chunk] = carry;
 }

@@ -16,6 +16,9 @@ pub struct Unsupported(pub String);
 /// A row must fit a tile; longer ones are folded by an op of their own.
 const LONGEST_ROW: usize = 1 << 17;
 
+/// Sums of more columns are an op of their own: the sums of all parts of the space would take long to be summed.
+const MOST_COLUMNS: usize = 1 << 14;
+
 /// So many numbers one behind another are no job for a kernel that moves elements.
 const MOST_NUMBERS: usize = 16;
 
@@ -200,7 +203,8 @@ impl Compiler<'_> {
         let leading = (0..rank).take_while(|&i| is_folded(i)).count();
         let kept: usize = sizes[leading..].iter().product();
         let only_leading = axes.iter().all(|&axis| (axis as usize) < leading);
-        if leading > 0 && only_leading && kind == ReduceKind::Sum && self.g.ty(value).dtype.is_float() {
+        let few = kept <= MOST_COLUMNS;
+        if leading > 0 && only_leading && few && kind == ReduceKind::Sum && self.g.ty(value).dtype.is_float() {
             let a = self.value(arg, full)?;
             return Ok(Some(Instr::Columns { result, a, period: kept }));
         }

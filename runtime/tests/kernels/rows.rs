@@ -55,7 +55,7 @@ fn sums_over_leading_axes() {
     if !DEVICE.is_ready() {
         return;
     }
-    for [rows, n] in [[2, 3], [257, 131], [5_000, 48], [3, 70_001], [4_097, 1]] {
+    for [rows, n] in [[2, 3], [257, 131], [5_000, 48], [3, 16_001], [4_097, 1]] {
         let x = format!("bf16[{rows}, {n}]");
         let (z, row) = (format!("f32[{rows}, {n}]"), format!("f32[{n}]"));
         let body =

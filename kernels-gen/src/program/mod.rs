@@ -4,115 +4,18 @@
 //! indexed by `e`, or on one number where all elements of the row show the same. The templates say what `row`, `base`
 //! (the first element of the row), `local` (the position of element e in its row) and `live` mean.
 
-use mngc_compiler::ir::{BinaryOp, CompareOp, DType, F64, ReduceKind, UnaryOp};
+mod expr;
+mod space;
+
+use mngc_compiler::ir::{F64, ReduceKind};
 use mngc_compiler::schedule::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
 
 use crate::spec::{Operand, Refusal};
+use space::{Found, single};
 
-/// The rows that elements stand in.
-#[derive(Clone, Debug)]
-pub struct Space {
-    /// Elements of a row.
-    pub len: usize,
-    /// Its length as text: a constant, or a parameter.
-    pub len_text: String,
-    /// The number of the row.
-    pub row: String,
-    /// The number of its first element.
-    pub base: String,
-    /// The position of element `e` in its row.
-    pub local: String,
-    /// Whether element `e` exists; none where all do.
-    pub live: Option<String>,
-    /// Elements side by side in a thread, at a position that they divide.
-    pub vec: usize,
-    /// Where element 0 of a chunk of `vec` is: the position in the row for chunk `c`.
-    pub chunk: String,
-    /// Whether chunk `c` exists; none where all do.
-    pub chunk_live: Option<String>,
-    /// Number of elements of a thread, as text.
-    pub held: String,
-    /// The type of numbers of elements.
-    pub index: &'static str,
-}
-
-/// Where elements of a thread are found.
-enum Found {
-    /// All of them in one place.
-    Once(String),
-    /// Side by side, from this on: at + local.
-    Along(String),
-    /// Each by itself.
-    Each(String),
-}
-
-/// Sizes that are parameters, since a longer sequence changes them.
-#[derive(Clone, Debug, Default)]
-pub struct Sizes {
-    /// Their values: parameters `d0`, `d1` and so on.
-    pub values: Vec<u32>,
-}
-
-impl Sizes {
-    /// The name of a size.
-    pub fn name(&mut self, value: usize) -> Result<String, Refusal> {
-        let value = u32::try_from(value).map_err(|_| Refusal(format!("a size of {value} exceeds 32 bits")))?;
-        let at = self.values.iter().position(|&v| v == value).unwrap_or_else(|| {
-            self.values.push(value);
-            self.values.len() - 1
-        });
-        Ok(format!("d{at}"))
-    }
-}
-
-impl Space {
-    /// Where an access to the space finds its elements.
-    fn find(&self, access: Access, sizes: &mut Sizes) -> Result<Found, Refusal> {
-        let Space { len, row, base, local, .. } = self;
-        let text = &self.len_text;
-        let each = |expression: String| Ok(Found::Each(expression));
-        // Rows that a run of `n` elements is.
-        let rows = |n: usize| n.is_multiple_of(*len).then_some(n / len);
-        Ok(match access {
-            Access::Scalar => Found::Once("0".into()),
-            Access::Full => Found::Along(base.clone()),
-            Access::Row { len: n } => match rows(n) {
-                Some(1) => Found::Once(row.clone()),
-                Some(q) => Found::Once(format!("{row} / {}", sizes.name(q)?)),
-                None => return each(format!("({base} + {local}) / {}", self.divisor(n, sizes)?)),
-            },
-            Access::Cycle { period } => match rows(period) {
-                Some(1) => Found::Along("0".into()),
-                Some(q) => Found::Along(format!("{row} % {} * {text}", sizes.name(q)?)),
-                None if len.is_multiple_of(period) => {
-                    return each(format!("({local}) % {}", self.divisor(period, sizes)?));
-                }
-                None => return each(format!("({base} + {local}) % {}", self.divisor(period, sizes)?)),
-            },
-            Access::Middle { inner, period } => match rows(inner) {
-                Some(1) => Found::Once(format!("{row} % {}", sizes.name(period)?)),
-                Some(q) => Found::Once(format!("{row} / {} % {}", sizes.name(q)?, sizes.name(period)?)),
-                None => {
-                    let from = if len.is_multiple_of(inner * period) {
-                        format!("({local})")
-                    } else {
-                        format!("({base} + {local})")
-                    };
-                    let (inner, period) = (self.divisor(inner, sizes)?, self.divisor(period, sizes)?);
-                    return each(format!("{from} / {inner} % {period}"));
-                }
-            },
-        })
-    }
-
-    /// A size that divides rows is a constant, as rows are; others are parameters.
-    fn divisor(&self, n: usize, sizes: &mut Sizes) -> Result<String, Refusal> {
-        if self.len.is_multiple_of(n) && self.len_text == self.len.to_string() {
-            return Ok(n.to_string());
-        }
-        sizes.name(n)
-    }
-}
+pub(crate) use expr::{binary, cast, compare, unary};
+pub use expr::{element, float, register};
+pub use space::{Sizes, Space};
 
 /// A value that statements have computed.
 #[derive(Clone, Debug)]
@@ -161,37 +64,6 @@ pub struct Emit<'a> {
     next: usize,
 }
 
-/// A float as CUDA text, exactly.
-pub fn float(x: f64) -> String {
-    let x = x as f32;
-    if x.is_nan() {
-        "(INF - INF)".into()
-    } else if x.is_infinite() {
-        if x > 0.0 { "INF".into() } else { "-INF".into() }
-    } else {
-        format!("{x:?}f")
-    }
-}
-
-/// The type of an element in memory.
-pub fn element(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "float",
-        DType::BF16 => "bf16",
-        DType::F16 => "f16",
-        DType::I32 => "int",
-        DType::Bool => "u8",
-    }
-}
-
-/// The type of a register.
-pub fn register(kind: Kind) -> &'static str {
-    match kind {
-        Kind::F32 => "float",
-        Kind::I32 => "int",
-    }
-}
-
 impl<'a> Emit<'a> {
     /// Starts on a program.
     pub fn new(
@@ -224,7 +96,7 @@ impl<'a> Emit<'a> {
             self.instr(instr, rows)?;
         }
         self.flush();
-        Ok(self.out)
+        Ok(joined(&self.out))
     }
 
     /// A line.
@@ -371,8 +243,15 @@ impl<'a> Emit<'a> {
             }
             Instr::Cast { dst, a, from, to } => {
                 let of = if from.is_float() { Kind::F32 } else { Kind::I32 };
-                let (a, is_once) = self.src(*a, of)?;
-                self.compute(*dst, cast(*from, *to, &a), is_once);
+                let (text, is_once) = self.src(*a, of)?;
+                let cast = cast(*from, *to, &text);
+                match a {
+                    // Nothing happens to it: another name for the same.
+                    Src::Reg(_) if cast == text => {
+                        self.set(*dst, text.strip_suffix("[e]").unwrap_or(&text).to_string(), is_once);
+                    }
+                    _ => self.compute(*dst, cast, is_once),
+                }
                 Ok(())
             }
             Instr::Store { result, a, access } => self.store(*result, *a, *access),
@@ -437,23 +316,29 @@ impl<'a> Emit<'a> {
         vec
     }
 
-    /// A statement for chunks of `vec` elements: VEC is their number, AT the first one's place, TO its number here.
+    /// A statement for chunks of `vec` elements: VEC is their number, ` + AT` the first one's place, ` + TO` its number here.
     fn chunks(&mut self, vec: usize, at: &str, statement: &str) {
         self.flush();
         let Space { held, chunk, chunk_live, vec: whole, .. } = self.space;
         let live = chunk_live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
-        let at = if at == "0" { format!("({chunk})") } else { format!("{at} + ({chunk})") };
-        let (inside, at, to) = if vec == *whole {
-            (String::new(), at, format!("c * {whole}"))
+        let mut at = if at == "0" { chunk.clone() } else { format!("{at} + {chunk}") };
+        // The templates have a chunk of V elements.
+        let is_one = held == "V";
+        let mut to = if is_one { "" } else { " + c" }.to_string();
+        let (mut vector, mut inside) = ("V".to_string(), String::new());
+        if vec != *whole {
+            vector = vec.to_string();
+            inside = format!("for (int i = 0; i < V; i += {vec}) ");
+            at.push_str(" + i");
+            to.push_str(" + i");
+        }
+        let statement = statement.replace("VEC", &vector).replace(" + AT", &format!(" + {at}")).replace(" + TO", &to);
+        if is_one {
+            self.out.push_str(&format!("    {live}{inside}{statement}\n"));
         } else {
-            let inside = format!("for (int i = 0; i < {whole}; i += {vec}) ");
-            (inside, format!("{at} + i"), format!("c * {whole} + i"))
-        };
-        let statement = statement.replace("VEC", &vec.to_string()).replace("AT", &at).replace("TO", &to);
-        let pragma = "#pragma unroll\n";
-        self.out.push_str(&format!(
-            "{pragma}    for (int c = 0; c < {held} / {whole}; ++c)\n      {live}{inside}{statement}\n"
-        ));
+            let each = format!("for (int c = 0; c < {held}; c += V)");
+            self.out.push_str(&format!("#pragma unroll\n    {each}\n      {live}{inside}{statement}\n"));
+        }
     }
 
     fn store(&mut self, result: usize, a: Src, access: Access) -> Result<(), Refusal> {
@@ -468,17 +353,13 @@ impl<'a> Emit<'a> {
         match access {
             Access::Full => {
                 let (text, is_once) = self.src(a, kind)?;
-                let name = match (a, is_once) {
-                    (Src::Reg(_), false) => text.trim_end_matches("[e]").to_string(),
-                    _ => {
-                        let name = self.fresh_array(kind);
-                        self.run.push(format!("{name}[e] = {text};"));
-                        name
-                    }
-                };
                 let vec = self.aligned(to, access);
                 let base = self.space.base.clone();
-                self.chunks(vec, &base, &format!("store<VEC>(p.r{result} + AT, {name} + TO);"));
+                let statement = match text.strip_suffix("[e]") {
+                    Some(name) if !is_once => format!("store<VEC>(p.r{result} + AT, {name} + TO);"),
+                    _ => format!("fill<VEC>(p.r{result} + AT, {text});"),
+                };
+                self.chunks(vec, &base, &statement);
             }
             Access::Row { len } if len == self.space.len => {
                 let first = self.first(a, kind)?;
@@ -492,7 +373,8 @@ impl<'a> Emit<'a> {
                 let live = live.as_ref().map(|live| format!("{live} && ")).unwrap_or_default();
                 let (base, local) = (base.clone(), local.clone());
                 self.run.push(format!(
-                    "if ({live}({local}) % {divisor} == 0) p.r{result}[({base} + {local}) / {divisor}] = narrow<{ty}>({text});"
+                    "if ({live}{} % {divisor} == 0) p.r{result}[({base} + {local}) / {divisor}] = narrow<{ty}>({text});",
+                    single(&local)
                 ));
             }
             Access::Scalar => {
@@ -515,6 +397,28 @@ impl<'a> Emit<'a> {
     }
 }
 
+/// Declarations of arrays that follow one another, in one.
+fn joined(text: &str) -> String {
+    const WIDEST: usize = 100;
+    let array = |line: &str| {
+        let line = line.trim_start().strip_suffix("];")?;
+        let (ty, name) = line.split_once(' ')?;
+        let is_array = ["float", "int"].contains(&ty) && !name.contains([' ', '=', '(']);
+        is_array.then(|| (ty.to_string(), format!("{name}]")))
+    };
+    let mut lines: Vec<(Option<String>, String)> = Vec::new();
+    for line in text.lines() {
+        match (array(line), lines.last_mut()) {
+            (Some((ty, name)), Some((Some(last), text))) if *last == ty && text.len() + name.len() < WIDEST => {
+                text.truncate(text.len() - 1);
+                text.push_str(&format!(", {name};"));
+            }
+            (declared, _) => lines.push((declared.map(|(ty, _)| ty), line.to_string())),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line + "\n").collect()
+}
+
 /// The register that an instruction gives its value.
 fn written(instr: &Instr) -> Option<Reg> {
     match instr {
@@ -534,81 +438,6 @@ fn written(instr: &Instr) -> Option<Reg> {
         | Instr::LayerNormGrad { dst, .. }
         | Instr::Rope { dst, .. } => Some(*dst),
         Instr::Store { .. } | Instr::Total { .. } | Instr::Columns { .. } => None,
-    }
-}
-
-fn unary(op: UnaryOp, kind: Kind, a: &str) -> String {
-    let call = |name: &str| format!("{name}({a})");
-    match (op, kind) {
-        (UnaryOp::Neg, Kind::F32) => format!("-({a})"),
-        (UnaryOp::Neg, Kind::I32) => call("i_neg"),
-        (UnaryOp::Abs, Kind::F32) => call("fabsf"),
-        (UnaryOp::Abs, Kind::I32) => call("i_abs"),
-        (UnaryOp::Sign, Kind::F32) => call("f_sign"),
-        (UnaryOp::Sign, Kind::I32) => call("i_sign"),
-        (UnaryOp::Exp, _) => call("expf"),
-        (UnaryOp::Log, _) => call("logf"),
-        (UnaryOp::Sqrt, _) => call("sqrtf"),
-        (UnaryOp::Rsqrt, _) => format!("1.0f / sqrtf({a})"),
-        (UnaryOp::Sin, _) => call("sinf"),
-        (UnaryOp::Cos, _) => call("cosf"),
-        (UnaryOp::Tanh, _) => call("tanhf"),
-        (UnaryOp::Sigmoid, _) => call("f_sigmoid"),
-        (UnaryOp::Relu, _) => call("f_relu"),
-        (UnaryOp::Gelu, _) => call("f_gelu"),
-        (UnaryOp::GeluGrad, _) => call("f_gelu_grad"),
-        (UnaryOp::Silu, _) => format!("{a} * f_sigmoid({a})"),
-        (UnaryOp::SiluGrad, _) => call("f_silu_grad"),
-        (UnaryOp::Square, _) => format!("{a} * {a}"),
-        (UnaryOp::Floor, _) => call("floorf"),
-        (UnaryOp::Round, _) => call("rintf"),
-        (UnaryOp::Not, _) => format!("!({a})"),
-    }
-}
-
-fn binary(op: BinaryOp, kind: Kind, a: &str, b: &str) -> String {
-    let infix = |sign: &str| format!("{a} {sign} {b}");
-    let call = |name: &str| format!("{}_{name}({a}, {b})", if kind == Kind::F32 { "f" } else { "i" });
-    match (op, kind) {
-        (BinaryOp::Add, Kind::F32) => infix("+"),
-        (BinaryOp::Sub, Kind::F32) => format!("{a} - ({b})"),
-        (BinaryOp::Mul, Kind::F32) => infix("*"),
-        (BinaryOp::Div, _) => format!("{a} / ({b})"),
-        (BinaryOp::Add, Kind::I32) => call("add"),
-        (BinaryOp::Sub, Kind::I32) => call("sub"),
-        (BinaryOp::Mul, Kind::I32) => call("mul"),
-        (BinaryOp::IntDiv, _) => call("div"),
-        (BinaryOp::Rem, _) => call("rem"),
-        (BinaryOp::Pow, _) => format!("powf({a}, {b})"),
-        (BinaryOp::Max, _) => call("max"),
-        (BinaryOp::Min, _) => call("min"),
-        (BinaryOp::And, _) => infix("&"),
-        (BinaryOp::Or, _) => infix("|"),
-        (BinaryOp::Xor, _) => infix("^"),
-        (BinaryOp::Shl, _) => call("shl"),
-        (BinaryOp::Shr, _) => call("shr"),
-    }
-}
-
-fn compare(op: CompareOp) -> &'static str {
-    match op {
-        CompareOp::Eq => "==",
-        CompareOp::Ne => "!=",
-        CompareOp::Lt => "<",
-        CompareOp::Le => "<=",
-        CompareOp::Gt => ">",
-        CompareOp::Ge => ">=",
-    }
-}
-
-fn cast(from: DType, to: DType, a: &str) -> String {
-    match (from.is_float(), to) {
-        (true, DType::F32) | (false, DType::I32) => a.to_string(),
-        (true, DType::I32) => format!("f_to_i32({a})"),
-        (_, DType::Bool) => format!("{a} != 0"),
-        (false, DType::F32) => format!("(float){a}"),
-        (true, DType::BF16 | DType::F16) => format!("rounded<{}>({a})", element(to)),
-        (false, DType::BF16 | DType::F16) => format!("rounded<{}>((float){a})", element(to)),
     }
 }
 
@@ -637,7 +466,8 @@ pub fn folded(kind: ReduceKind, element: &str) -> String {
 /// What becomes of a finished fold of `count` elements.
 pub fn finished(kind: ReduceKind, total: &str, count: &str) -> String {
     match kind {
-        ReduceKind::Mean => format!("{total} / (float)({count})"),
+        ReduceKind::Mean if count.bytes().all(|b| b.is_ascii_digit()) => format!("{total} / {count}.0f"),
+        ReduceKind::Mean => format!("{total} / (float){count}"),
         ReduceKind::Norm => format!("(float)sqrt({total})"),
         ReduceKind::Sum | ReduceKind::Max | ReduceKind::Min => total.to_string(),
     }

@@ -1,0 +1,92 @@
+// concat of 35
+//
+// Operand k fills columns ends[k - 1] to ends[k] of the result's rows of `row` units, from column `first` on.
+struct Pointers {
+  const u32* a0;
+  const u32* a1;
+  const u32* a2;
+  const u32* a3;
+  const u32* a4;
+  const u32* a5;
+  const u32* a6;
+  const u32* a7;
+  const u32* a8;
+  const u32* a9;
+  const u32* a10;
+  const u32* a11;
+  const u32* a12;
+  const u32* a13;
+  const u32* a14;
+  const u32* a15;
+  const u32* a16;
+  const u32* a17;
+  const u32* a18;
+  const u32* a19;
+  const u32* a20;
+  const u32* a21;
+  const u32* a22;
+  const u32* a23;
+  const u32* a24;
+  const u32* a25;
+  const u32* a26;
+  const u32* a27;
+  const u32* a28;
+  const u32* a29;
+  const u32* a30;
+  const u32* a31;
+  const u32* a32;
+  const u32* a33;
+  const u32* a34;
+  u32* to;
+};
+
+typedef u32 Index;
+typedef u32 Unit;
+constexpr int THREADS = 256, OPERANDS = 35;
+struct Ends { u32 of[OPERANDS]; };
+
+extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers one, const Pointers* __restrict__ table, const u32 count, const u32 row, const u32 first, const Ends ends) {
+  const Pointers p = table ? table[blockIdx.y] : one;
+  const Index i = (Index)blockIdx.x * THREADS + threadIdx.x;
+  if (i >= count) return;
+  const u32 wide = ends.of[OPERANDS - 1];
+  const Index line = i / wide;
+  const u32 column = (u32)(i % wide);
+  const Unit* from = p.a0;
+  u32 start = 0, end = ends.of[0];
+  if (column >= ends.of[1 - 1]) from = p.a1, start = ends.of[1 - 1], end = ends.of[1];
+  if (column >= ends.of[2 - 1]) from = p.a2, start = ends.of[2 - 1], end = ends.of[2];
+  if (column >= ends.of[3 - 1]) from = p.a3, start = ends.of[3 - 1], end = ends.of[3];
+  if (column >= ends.of[4 - 1]) from = p.a4, start = ends.of[4 - 1], end = ends.of[4];
+  if (column >= ends.of[5 - 1]) from = p.a5, start = ends.of[5 - 1], end = ends.of[5];
+  if (column >= ends.of[6 - 1]) from = p.a6, start = ends.of[6 - 1], end = ends.of[6];
+  if (column >= ends.of[7 - 1]) from = p.a7, start = ends.of[7 - 1], end = ends.of[7];
+  if (column >= ends.of[8 - 1]) from = p.a8, start = ends.of[8 - 1], end = ends.of[8];
+  if (column >= ends.of[9 - 1]) from = p.a9, start = ends.of[9 - 1], end = ends.of[9];
+  if (column >= ends.of[10 - 1]) from = p.a10, start = ends.of[10 - 1], end = ends.of[10];
+  if (column >= ends.of[11 - 1]) from = p.a11, start = ends.of[11 - 1], end = ends.of[11];
+  if (column >= ends.of[12 - 1]) from = p.a12, start = ends.of[12 - 1], end = ends.of[12];
+  if (column >= ends.of[13 - 1]) from = p.a13, start = ends.of[13 - 1], end = ends.of[13];
+  if (column >= ends.of[14 - 1]) from = p.a14, start = ends.of[14 - 1], end = ends.of[14];
+  if (column >= ends.of[15 - 1]) from = p.a15, start = ends.of[15 - 1], end = ends.of[15];
+  if (column >= ends.of[16 - 1]) from = p.a16, start = ends.of[16 - 1], end = ends.of[16];
+  if (column >= ends.of[17 - 1]) from = p.a17, start = ends.of[17 - 1], end = ends.of[17];
+  if (column >= ends.of[18 - 1]) from = p.a18, start = ends.of[18 - 1], end = ends.of[18];
+  if (column >= ends.of[19 - 1]) from = p.a19, start = ends.of[19 - 1], end = ends.of[19];
+  if (column >= ends.of[20 - 1]) from = p.a20, start = ends.of[20 - 1], end = ends.of[20];
+  if (column >= ends.of[21 - 1]) from = p.a21, start = ends.of[21 - 1], end = ends.of[21];
+  if (column >= ends.of[22 - 1]) from = p.a22, start = ends.of[22 - 1], end = ends.of[22];
+  if (column >= ends.of[23 - 1]) from = p.a23, start = ends.of[23 - 1], end = ends.of[23];
+  if (column >= ends.of[24 - 1]) from = p.a24, start = ends.of[24 - 1], end = ends.of[24];
+  if (column >= ends.of[25 - 1]) from = p.a25, start = ends.of[25 - 1], end = ends.of[25];
+  if (column >= ends.of[26 - 1]) from = p.a26, start = ends.of[26 - 1], end = ends.of[26];
+  if (column >= ends.of[27 - 1]) from = p.a27, start = ends.of[27 - 1], end = ends.of[27];
+  if (column >= ends.of[28 - 1]) from = p.a28, start = ends.of[28 - 1], end = ends.of[28];
+  if (column >= ends.of[29 - 1]) from = p.a29, start = ends.of[29 - 1], end = ends.of[29];
+  if (column >= ends.of[30 - 1]) from = p.a30, start = ends.of[30 - 1], end = ends.of[30];
+  if (column >= ends.of[31 - 1]) from = p.a31, start = ends.of[31 - 1], end = ends.of[31];
+  if (column >= ends.of[32 - 1]) from = p.a32, start = ends.of[32 - 1], end = ends.of[32];
+  if (column >= ends.of[33 - 1]) from = p.a33, start = ends.of[33 - 1], end = ends.of[33];
+  if (column >= ends.of[34 - 1]) from = p.a34, start = ends.of[34 - 1], end = ends.of[34];
+  p.to[line * row + first + column] = from[line * (end - start) + column - start];
+}
