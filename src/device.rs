@@ -9,6 +9,7 @@ use mngc_compiler::ir::{DType, Module};
 use mngc_kernels_gen::libraries::Library;
 use mngc_kernels_gen::listing::{Listing, Needs};
 use mngc_kernels_gen::nvrtc;
+use mngc_kernels_gen::prepared::Prepared;
 use mngc_runtime::cuda::{self, Kind, Present};
 use mngc_runtime::{Backend, Cpu, Cuda, Precision, Reference};
 use mngc_trainer::{Error, check_memory, memory};
@@ -80,14 +81,22 @@ pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
 
 fn gpu(kind: Kind) -> Result<Chosen> {
     let present = cuda::present(kind)?;
-    Library::Nvrtc.find().map_err(nvrtc::Error::Missing)?;
+    compiler()?;
     Ok(Chosen::Gpu(kind, present))
+}
+
+/// Fails where there is nothing to have kernels from: neither NVRTC nor a folder of compiled ones.
+fn compiler() -> Result<(), nvrtc::Error> {
+    match Prepared::of_user().is_there() {
+        true => Ok(()),
+        false => Library::Nvrtc.find().map(|_| ()).map_err(nvrtc::Error::Missing),
+    }
 }
 
 /// A GPU where all is there that it needs, else the processor.
 fn automatic() -> Chosen {
     let instead = match cuda::present(Kind::Nvidia) {
-        Ok(present) if Library::Nvrtc.find().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
+        Ok(present) if compiler().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
         Ok(present) => {
             format!(
                 "{} is there, but no NVRTC, which compiles kernels: run `mngc doctor --install`",

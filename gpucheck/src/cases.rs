@@ -177,13 +177,13 @@ impl List {
             );
             self.cluster(&format!("norm and fold of {rows} by {n}"), &[&x, &x], &body, "v2, v6", &[&x, &x]);
         }
-        for (rows, n) in [(257, 131), (5000, 48), (3, 70_001)] {
+        for (rows, n) in [(257, 131), (5000, 48), (3, 20_001)] {
             let (x, z, row) = (format!("bf16[{rows}, {n}]"), format!("f32[{rows}, {n}]"), format!("f32[{n}]"));
             let body =
                 format!("v1: {z} = exp v0\n  v2: {row} = reduce v1 {{kind = sum, axes = [0]}}\n  v3: {z} = add v1, v0");
             self.cluster(&format!("sums over {rows} rows of {n}"), &[&x], &body, "v2, v3", &[&row, &z]);
         }
-        for (dtype, sizes) in [("f32", "300, 70"), ("bf16", "1001"), ("f32", "768, 768")] {
+        for (dtype, sizes) in [("f32", "300, 70"), ("bf16", "1001"), ("f32", "128, 768")] {
             let (w, s) = (format!("{dtype}[{sizes}]"), format!("f32[{sizes}]"));
             // Adam: w, m, v, g; v is a square, so that its root is one.
             let adam = format!(
@@ -328,14 +328,14 @@ impl List {
         self.op(Op::ScatterAdd, &[(i, &[T]), (f, &[T, 4])], (f, &[503, 4]));
         self.op(Op::Reduce { kind: ReduceKind::Mean, axes: vec![0] }, &[(b, &[T, 3])], (b, &[3]));
         let product = |m, n, k, turned, dtype, epilogue| Product { batch: 1, m, n, k, turned, dtype, epilogue };
-        self.product(product(1024, 768, 768, [false, false], "bf16", 2));
+        self.product(product(512, 768, 768, [false, false], "bf16", 2));
         self.product(product(768, 384, 2048, [true, true], "bf16", 1));
-        self.product(product(517, 509, 384, [false, false], "f32", 3));
+        self.product(product(261, 509, 384, [false, false], "f32", 3));
         self.symmetric(768, 768, true, "bf16");
         let head = Head {
             rows: 256,
             n: 5003,
-            k: 128,
+            k: 64,
             dtype: "bf16",
             softcap: true,
             gradient: true,
@@ -343,7 +343,7 @@ impl List {
             accumulate: true,
         };
         self.head(head);
-        self.head(Head { rows: 40, n: 50_304, k: 16, dtype: "f32", ..head });
+        self.head(Head { rows: 40, n: 50_304, k: 3, dtype: "f32", ..head });
         let attention = attention::Case {
             sequences: 1,
             t: 1025,

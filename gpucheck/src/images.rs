@@ -7,32 +7,25 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use mngc_compiler::ir::{EntryKind, Module};
-use mngc_compiler::schedule::kernel::Kernel;
+use mngc_compiler::ir::Module;
 use mngc_compiler::schedule::{self, Plan};
 use mngc_compiler::{CompileOptions, compile};
 use mngc_dsl::{FileId, Sources};
 use mngc_kernels_gen::image::Target;
 use mngc_kernels_gen::nvrtc::{Nvrtc, Options};
 use mngc_kernels_gen::prepared::{self, Prepared};
-use mngc_kernels_gen::{Device, Source, Spec, generate};
+use mngc_kernels_gen::{Calls, Device, Listing, Source};
 
 use crate::complain;
 
 /// What is compiled for: H100 and H200.
 const CAPABILITY: u32 = 90;
 
-/// The kernels of a plan on that device. Random numbers are drawn on the host.
+/// The kernels of a plan on that device.
 pub fn sources(m: &Module, plan: &Plan) -> Result<BTreeSet<Arc<Source>>> {
     let device = Device::of(CAPABILITY).context("a device that is not known")?;
-    let entries = plan.entries.iter().filter(|(key, _)| key.kind != EntryKind::Init);
-    let launches = entries.flat_map(|(_, entry)| &entry.launches).filter(|launch| launch.kernel != Kernel::Copy);
-    let mut all = BTreeSet::new();
-    for launch in launches {
-        let calls = generate(&Spec::of(m, launch), &device).with_context(|| launch.name.clone())?.calls;
-        all.extend(calls.into_iter().map(|call| call.source));
-    }
-    Ok(all)
+    let listing = Listing::new(m, plan, &device)?;
+    Ok(listing.entries.values().flat_map(Calls::all).map(|call| Arc::clone(&call.source)).collect())
 }
 
 /// Kernels that have been compiled, by name.

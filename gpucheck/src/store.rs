@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use mngc_compiler::ir::{DType, print};
+use mngc_kernels_gen::Device;
 use mngc_runtime::{Format, Tensor};
 use mngc_testkit::kernels::Check;
 use serde::{Deserialize, Serialize};
@@ -15,9 +16,32 @@ const RESULTS: &str = "results.bin";
 /// All cases with their results.
 #[derive(Debug, Default)]
 pub struct Store {
-    cases: Vec<Stored>,
+    list: List,
     /// Results one after another, as a device has them.
     bytes: Vec<u8>,
+}
+
+/// All that is not results.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct List {
+    device: Limits,
+    cases: Vec<Stored>,
+}
+
+/// What the choice of kernels depends on: devices that are alike in this run the same ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    capability: u32,
+    multiprocessors: usize,
+    shared_per_block: usize,
+    shared_per_multiprocessor: usize,
+}
+
+impl From<&Device> for Limits {
+    fn from(device: &Device) -> Limits {
+        let Device { capability, multiprocessors, shared_per_block, shared_per_multiprocessor, .. } = *device;
+        Limits { capability, multiprocessors, shared_per_block, shared_per_multiprocessor }
+    }
 }
 
 /// A case.
@@ -42,6 +66,16 @@ struct Place {
 }
 
 impl Store {
+    /// An empty one, for results of a device.
+    pub fn of(device: &Device) -> Store {
+        Store { list: List { device: device.into(), cases: Vec::new() }, bytes: Vec::new() }
+    }
+
+    /// Whether a device runs the kernels that the results are of.
+    pub fn is_of(&self, device: &Device) -> bool {
+        self.list.device == device.into()
+    }
+
     /// Adds a case. A result comes with the dtype that a device keeps it in.
     pub fn add(&mut self, name: &str, checks: &[Check], defined: bool, results: &[(DType, Tensor)]) -> Result<()> {
         let mut places = Vec::new();
@@ -50,13 +84,13 @@ impl Store {
             self.bytes.extend(tensor.to_bytes(Format::from(*dtype))?);
             places.push(Place { dtype: dtype.name().into(), sizes, offset });
         }
-        self.cases.push(Stored { name: name.into(), fingerprint: fingerprint(checks), defined, results: places });
+        self.list.cases.push(Stored { name: name.into(), fingerprint: fingerprint(checks), defined, results: places });
         Ok(())
     }
 
     /// A case by name.
     pub fn get(&self, name: &str) -> Option<&Stored> {
-        self.cases.iter().find(|case| case.name == name)
+        self.list.cases.iter().find(|case| case.name == name)
     }
 
     /// The results of a case.
@@ -74,7 +108,7 @@ impl Store {
     /// Writes it into a folder, which is made.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        fs::write(folder.join(CASES), serde_json::to_vec_pretty(&self.cases)?)?;
+        fs::write(folder.join(CASES), serde_json::to_vec_pretty(&self.list)?)?;
         fs::write(folder.join(RESULTS), &self.bytes)?;
         Ok(())
     }
@@ -85,9 +119,9 @@ impl Store {
             let path = folder.join(name);
             fs::read(&path).with_context(|| format!("cannot read {}: `gpu-check prepare` makes it", path.display()))
         };
-        let cases: Vec<Stored> = serde_json::from_slice(&file(CASES)?)?;
-        ensure!(!cases.is_empty(), "there is no case in {}", folder.display());
-        Ok(Store { cases, bytes: file(RESULTS)? })
+        let list: List = serde_json::from_slice(&file(CASES)?)?;
+        ensure!(!list.cases.is_empty(), "there is no case in {}", folder.display());
+        Ok(Store { list, bytes: file(RESULTS)? })
     }
 }
 
