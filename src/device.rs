@@ -179,6 +179,14 @@ impl Chosen {
         }
     }
 
+    /// The GPU that it is.
+    pub fn gpu(&self) -> Option<&mngc_kernels_gen::Device> {
+        match self {
+            Chosen::Gpu(_, present) => Some(&present.device),
+            Chosen::Cpu { .. } | Chosen::Reference(_) => None,
+        }
+    }
+
     /// Why it is no GPU, where one was looked for.
     pub fn instead(&self) -> Option<&str> {
         match self {

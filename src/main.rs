@@ -3,6 +3,7 @@
 mod bundled;
 mod cli;
 mod device;
+mod explain;
 mod fit;
 mod install;
 mod kernels;

@@ -8,11 +8,12 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use mngc_compiler::Program;
 use mngc_compiler::ir::EntryKind;
+use mngc_runtime::cuda::Kind;
 use mngc_runtime::{Backend, Tensor};
 use serde::Serialize;
 
 use super::ModelArgs;
-use crate::device::{self, Device};
+use crate::device::{self, Chosen, Device};
 use crate::load::Model;
 use crate::manifest::memory;
 use crate::output::{self, Usage};
@@ -57,6 +58,8 @@ struct Common {
 
 /// Without MODEL: gpt2 at one sequence of 1024 tokens, in f32.
 const DEFAULT: (&str, [(&str, &str); 3]) = ("gpt2", [("sequence", "1024"), ("batch", "1024"), ("low", "f32")]);
+/// Without MODEL on a GPU: gpt2 as it is.
+const DEFAULT_GPU: &str = "gpt2";
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -65,6 +68,7 @@ Examples:
   mngc bench step gpt2-mini --device reference
   mngc bench step my.mng --set layers=4 --steps 10 --json
 
+On a GPU, MODEL is gpt2 as it is by default, and each entry is one launch of a captured graph.
 tokens_per_second is that of the median step. peak_memory_bytes is the most that the process held.")]
 struct Step {
     #[command(flatten)]
@@ -77,7 +81,9 @@ Examples:
   mngc bench ops
   mngc bench ops gpt2-classic --set sequence=1024 --set batch=1024 --set low=f32
 
-`of peak` compares a kernel's floating-point operations a second with those of the machine's matrix products.")]
+`of peak` compares a kernel's floating-point operations a second with those of the machine's matrix products. On a GPU
+launches are queued one by one, so that they are timed apart, and `of peak` is a share of the roofline that the data sheet of
+the family gives.")]
 struct Ops {
     #[command(flatten)]
     common: Common,
@@ -97,6 +103,12 @@ struct StepReport {
     /// Each step.
     steps: Vec<f64>,
     peak_memory_bytes: u64,
+    /// What the backend holds of a GPU's memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_memory_bytes: Option<u64>,
+    /// The GPU's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<String>,
     /// Loss of the last step, to see that it trained.
     loss: f64,
 }
@@ -120,12 +132,14 @@ impl Bench {
 }
 
 impl Common {
-    fn compile(&self) -> Result<Model> {
-        self.model.compile_or(DEFAULT.0, &DEFAULT.1)
+    fn compile(&self, device: &Chosen) -> Result<Model> {
+        match device {
+            Chosen::Gpu(Kind::Nvidia, _) => self.model.compile_or(DEFAULT_GPU, &[]),
+            _ => self.model.compile_or(DEFAULT.0, &DEFAULT.1),
+        }
     }
 
-    fn open(&self, model: &Model) -> Result<Box<dyn Backend>> {
-        let device = device::choose(self.device, None)?;
+    fn open(&self, model: &Model, device: &Chosen) -> Result<Box<dyn Backend>> {
         let schedule = device.schedule(&model.program)?;
         device.check(device.need(&model.program, &schedule)?)?;
         device.open(&model.program, schedule, 0, self.threads.map(|n| n as usize), !self.json)
@@ -183,9 +197,11 @@ impl<'a> Runner<'a> {
 impl Step {
     fn run(&self) -> Result<ExitCode> {
         let Common { steps, json, .. } = self.common;
-        let model = self.common.compile()?;
-        let backend = self.common.open(&model)?;
+        let chosen = device::choose(self.common.device, None)?;
+        let model = self.common.compile(&chosen)?;
+        let backend = self.common.open(&model, &chosen)?;
         let (device, threads) = (backend.name(), backend.threads());
+        let gpu = chosen.gpu().map(|device| device.name.clone());
         let mut runner = Runner::new(&model.program, backend)?;
         runner.step()?;
         let mut times = Vec::new();
@@ -206,17 +222,20 @@ impl Step {
             ms,
             steps: times,
             peak_memory_bytes: peak_memory().unwrap_or(runner.backend.memory() as u64),
+            gpu_memory_bytes: gpu.as_ref().map(|_| runner.backend.memory() as u64),
+            gpu,
             loss,
         };
         if json {
             output::print_json(&report)?;
         } else {
             output::print(&format!(
-                "{} on {device} with {threads} threads: {:.1} tokens/s, {} a step of {tokens} tokens (median of {steps}), {} of memory\n",
+                "{} on {}: {:.1} tokens/s, {} a step of {tokens} tokens (median of {steps}), {} of memory\n",
                 report.model,
+                place(device, threads, report.gpu.as_deref()),
                 report.tokens_per_second,
                 duration(ms),
-                memory(report.peak_memory_bytes as usize),
+                memory(report.gpu_memory_bytes.unwrap_or(report.peak_memory_bytes) as usize),
             ))?;
         }
         Ok(ExitCode::SUCCESS)
@@ -237,7 +256,7 @@ struct OpReport {
     share: f64,
     gflops_per_second: f64,
     gigabytes_per_second: f64,
-    /// Share of the peak of matrix products.
+    /// Share of the peak of matrix products; on a GPU the larger of this and the share of its memory's bandwidth.
     of_peak: f64,
 }
 
@@ -246,21 +265,31 @@ struct OpsReport {
     model: String,
     device: &'static str,
     threads: usize,
-    /// What the device's matrix products reach at most.
+    /// What the device's matrix products reach at most: measured, or of a GPU's data sheet.
     peak_gflops_per_second: f64,
+    /// The GPU's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<String>,
     ms: f64,
     kernels: Vec<OpReport>,
 }
 
 impl Ops {
     fn run(&self) -> Result<ExitCode> {
-        let model = self.common.compile()?;
-        let mut backend = self.common.open(&model)?;
+        let chosen = device::choose(self.common.device, None)?;
+        let model = self.common.compile(&chosen)?;
+        let mut backend = self.common.open(&model, &chosen)?;
         if !backend.profile(true) {
             return Err(Usage(format!("device {} does not time its kernels", backend.name())).into());
         }
         let (device, threads) = (backend.name(), backend.threads());
-        let peak = backend.peak_flops().ok_or_else(|| anyhow!("device {device} does not know its peak"))?;
+        let sheet = chosen.gpu().map(|gpu| match chosen.precision(&model.program.module) {
+            "f32" => (gpu.f32_flops, gpu.bandwidth),
+            _ => (gpu.tensor_flops, gpu.bandwidth),
+        });
+        let measured = || backend.peak_flops().map(|peak| (peak, f64::INFINITY));
+        let peaks = sheet.or_else(measured).ok_or_else(|| anyhow!("device {device} does not know its peak"))?;
+        let (peak, bandwidth) = peaks;
         let mut runner = Runner::new(&model.program, backend)?;
         runner.step()?;
         runner.backend.profile(true);
@@ -289,7 +318,7 @@ impl Ops {
                 share: seconds / all,
                 gflops_per_second: flops / seconds / 1e9,
                 gigabytes_per_second: bytes / seconds / 1e9,
-                of_peak: flops / seconds / peak,
+                of_peak: (flops / peak).max(bytes / bandwidth) / seconds,
             })
             .collect();
         kernels.sort_by(|a, b| b.ms.total_cmp(&a.ms));
@@ -298,6 +327,7 @@ impl Ops {
             device,
             threads,
             peak_gflops_per_second: peak / 1e9,
+            gpu: chosen.gpu().map(|device| device.name.clone()),
             ms: all / steps * 1e3,
             kernels,
         };
@@ -312,9 +342,10 @@ impl Ops {
 
 impl OpsReport {
     fn text(&self) -> String {
-        let OpsReport { model, device, threads, peak_gflops_per_second: peak, ms, .. } = self;
+        let OpsReport { model, device, threads, peak_gflops_per_second: peak, ms, gpu, .. } = self;
+        let place = place(device, *threads, gpu.as_deref());
         let mut out = format!(
-            "{model} on {device} with {threads} threads: {} a step; matrix products reach {peak:.0} GFLOP/s\n\n\
+            "{model} on {place}: {} a step; matrix products reach {peak:.0} GFLOP/s\n\n\
              {:<11} {:<44} {:>8} {:>10} {:>6} {:>8} {:>7} {:>8}\n",
             duration(*ms),
             "entry",
@@ -343,6 +374,14 @@ impl OpsReport {
             );
         }
         out
+    }
+}
+
+/// What ran, for people.
+fn place(device: &str, threads: usize, gpu: Option<&str>) -> String {
+    match gpu {
+        Some(name) => format!("{device} ({name})"),
+        None => format!("{device} with {threads} threads"),
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod compile;
 mod data;
 mod doctor;
+mod explain;
 mod fmt;
 mod graph;
 mod run;
@@ -37,6 +38,8 @@ Examples:
   mngc run my.mng --set layers=4 --steps 10
   mngc sample runs/demo-001 'To be'        text from a trained model
   mngc compile gpt2 --timings              what the compiler makes of it
+  mngc compile gpt2 --arch sm_90a          its kernels for a GPU, without one
+  mngc explain gpt2 attention              what kernels compute and cost, and why they are apart
   mngc bench step                          how fast gpt2 trains here
   mngc graph gpt2-mini -o gpt2.svg         a picture of the training step
   mngc data encode books/*.txt -o data/books    text to token shards
@@ -52,6 +55,8 @@ pub enum Command {
     Sample(sample::Sample),
     /// Compile a model and show the plan
     Compile(compile::Compile),
+    /// Say what each kernel computes, what it costs, and why it is one of its own
+    Explain(explain::Explain),
     /// Measure how fast a model trains here
     Bench(bench::Bench),
     /// Draw a program's graph as DOT or SVG
@@ -71,6 +76,7 @@ impl Command {
             Command::Run(run) => run.json,
             Command::Sample(sample) => sample.json,
             Command::Compile(compile) => compile.json,
+            Command::Explain(explain) => explain.json,
             Command::Bench(bench) => bench.json(),
             Command::Data(data) => data.json(),
             Command::Doctor(doctor) => doctor.json,
@@ -84,6 +90,7 @@ impl Command {
             Command::Run(run) => run.run(color),
             Command::Sample(sample) => sample.run(),
             Command::Compile(compile) => compile.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Bench(bench) => bench.run(),
             Command::Data(data) => data.run(),
             Command::Doctor(doctor) => doctor.run(),

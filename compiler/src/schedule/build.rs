@@ -11,6 +11,7 @@ use mngc_dsl::Span;
 
 use super::cluster::{self, Leaf, Output};
 use super::kernel::Kernel;
+use super::plan::Part;
 use super::{loss, matmul};
 use crate::ir::{
     self, CallKind, DType, Entry, Fusion, Graph, Input, Module, Node, NodeData, Op, Scalar, Slot, Type, Value,
@@ -78,6 +79,8 @@ pub struct Step {
     pub instances: usize,
     /// Where it comes from.
     pub loc: Option<Span>,
+    /// The ops that it computes.
+    pub parts: Vec<Part>,
 }
 
 /// The launches of an entry.
@@ -136,8 +139,19 @@ impl Build<'_> {
     ) -> Vec<Tensor> {
         let at = self.steps.len();
         let results: Vec<Tensor> = types.into_iter().map(|ty| self.tensor(ty, Source::Launch(at))).collect();
-        self.steps.push(Step { name, kernel, args, results: results.clone(), instances: 1, loc });
+        let parts = match &kernel {
+            Kernel::Op(op) => vec![Part { op: op.name(), loc }],
+            _ => Vec::new(),
+        };
+        self.steps.push(Step { name, kernel, args, results: results.clone(), instances: 1, loc, parts });
         results
+    }
+
+    /// Says what the last launch computes.
+    fn computes(&mut self, parts: Vec<Part>) {
+        if let Some(step) = self.steps.last_mut() {
+            step.parts = parts;
+        }
     }
 
     fn node(&mut self, g: &Graph, node: Node, env: &mut Env) {
@@ -161,6 +175,7 @@ impl Build<'_> {
             }
             Single::Kernel(kernel) => self.launch(name, kernel, args, types, data.loc),
         };
+        self.computes(vec![Part { op: data.op.name(), loc: data.loc }]);
         for (&value, tensor) in data.results.iter().zip(results) {
             env.insert(value, Arg::Tensor(tensor));
         }
@@ -277,6 +292,7 @@ impl Build<'_> {
         };
         match launched {
             Some(results) => {
+                self.computes(parts(callee));
                 for (&value, tensor) in data.results.iter().zip(results) {
                     env.insert(value, Arg::Tensor(tensor));
                 }
@@ -296,6 +312,18 @@ impl Build<'_> {
             }
         }
     }
+}
+
+/// The ops of a graph that are not free, alike ones once.
+fn parts(g: &Graph) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for node in g.nodes.values().filter(|node| !node.op.is_free()) {
+        let part = Part { op: node.op.name(), loc: node.loc };
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    parts
 }
 
 enum Single {

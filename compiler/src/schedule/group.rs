@@ -20,7 +20,7 @@ use cranelift_entity::PrimaryMap;
 
 use super::build::{Arg, Source, Step, Steps, Storage, StorageData, Tensor};
 use super::kernel::Kernel;
-use super::plan::ALIGNMENT;
+use super::plan::{ALIGNMENT, Part};
 use crate::ir::{DType, Entry, EntryKind, Module, Op, Output, Slot};
 
 /// Whether launches of this kernel may be instances of one: what is small, or comes in numbers.
@@ -256,6 +256,9 @@ fn merged(steps: Steps, order: &[Vec<usize>]) -> Steps {
             step.args.extend(other.args.iter().cloned());
             step.results.extend(other.results.iter().cloned());
             step.instances += other.instances;
+            let new = other.parts.iter().filter(|part| !step.parts.contains(part));
+            let new: Vec<Part> = new.copied().collect();
+            step.parts.extend(new);
         }
         out.push(step);
     }

@@ -46,6 +46,7 @@ impl Placer<'_> {
             results: vec![result.clone()],
             instances: 1,
             loc: None,
+            parts: Vec::new(),
         });
         result
     }
@@ -259,6 +260,7 @@ impl Placer<'_> {
             results: step.results.iter().map(view).collect(),
             instances: step.instances,
             loc: step.loc,
+            parts: step.parts.clone(),
         });
         let launches = launches.collect();
         let host = outputs.host.iter().map(|(name, tensor)| (name.clone(), view(tensor))).collect();

@@ -3,10 +3,12 @@
 //! [`lower`] flattens the entries and runs the fusion passes. Then each entry becomes launches (`build`; [`cluster`],
 //! `matmul` and `loss` say what a fused call runs), for some
 //! devices in groups ([`group`]), and these get memory (`memory`): slots are written in place, and
-//! what lives only within an entry shares one arena. [`verify`] follows memory through the plan. The same schedule
+//! what lives only within an entry shares one arena. [`verify`] follows memory through the plan,
+//! [`apart`] says what keeps launches from being one. The same schedule
 //! serves every backend.
 
 pub mod alias;
+pub mod apart;
 mod build;
 pub mod cluster;
 pub mod cost;

@@ -81,6 +81,17 @@ pub struct Launch {
     pub instances: usize,
     /// The place in the model file that it comes from.
     pub loc: Option<Span>,
+    /// The ops that it computes, with the place of each, in order; alike ones once, those that are free not at all.
+    pub parts: Vec<Part>,
+}
+
+/// An op of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub op: &'static str,
+    /// The place in the model file that it comes from.
+    pub loc: Option<Span>,
 }
 
 impl Launch {

@@ -21,13 +21,13 @@ mod symmetric;
 mod units;
 
 /// Most nodes of one cluster: its program should stay within reach of an instruction cache and of people.
-const MOST_NODES: usize = 64;
+pub(crate) const MOST_NODES: usize = 64;
 
 /// Most operands and results of one cluster.
-const MOST_TENSORS: usize = 24;
+pub(crate) const MOST_TENSORS: usize = 24;
 
 /// Longest tile of a row program, in elements: the least common multiple of its row lengths.
-const LONGEST_TILE: usize = 16384;
+pub(crate) const LONGEST_TILE: usize = 16384;
 
 /// Most elementwise nodes of a cluster that are computed for every element although they have fewer.
 const MOST_REPEATED: usize = 8;

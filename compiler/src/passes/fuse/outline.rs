@@ -18,6 +18,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use cranelift_entity::{PrimaryMap, SecondaryMap};
+use mngc_dsl::Span;
 
 use super::flow::{Flow, is_free};
 use crate::ir::{CallKind, Func, Fusion, Graph, Module, Node, Op, Type, Value};
@@ -94,12 +95,12 @@ fn rename(mut g: Graph, id: impl Fn(Func) -> Func) -> Graph {
     g
 }
 
-/// What makes two bodies equal: types of parameters, nodes, results. Where they come from does not.
-type Structure = (Vec<Type>, Vec<(Op, Vec<Value>, Vec<Type>)>, Vec<Value>);
+/// What makes two bodies equal: types of parameters, nodes with their places, results.
+type Structure = (Vec<Type>, Vec<(Op, Vec<Value>, Vec<Type>, Option<Span>)>, Vec<Value>);
 
 fn structure(g: &Graph) -> Structure {
     let types = |values: &[Value]| values.iter().map(|&v| g.ty(v).clone()).collect();
-    let nodes = g.nodes.values().map(|n| (n.op.clone(), n.args.clone(), types(&n.results)));
+    let nodes = g.nodes.values().map(|n| (n.op.clone(), n.args.clone(), types(&n.results), n.loc));
     (types(&g.params), nodes.collect(), g.results.clone())
 }
 
