@@ -9,6 +9,7 @@ use mngc_compiler::ir::{DType, Module};
 use mngc_kernels_gen::libraries::Library;
 use mngc_kernels_gen::listing::{Listing, Needs};
 use mngc_kernels_gen::nvrtc;
+use mngc_kernels_gen::prepared::Prepared;
 use mngc_runtime::cuda::{self, Kind, Present};
 use mngc_runtime::{Backend, Cpu, Cuda, Precision, Reference};
 use mngc_trainer::{Error, check_memory, memory};
@@ -80,14 +81,22 @@ pub fn choose(device: Device, oracle: Option<Oracle>) -> Result<Chosen> {
 
 fn gpu(kind: Kind) -> Result<Chosen> {
     let present = cuda::present(kind)?;
-    Library::Nvrtc.find().map_err(nvrtc::Error::Missing)?;
+    compiler()?;
     Ok(Chosen::Gpu(kind, present))
+}
+
+/// Fails where kernels can neither be compiled nor were compiled on another machine.
+fn compiler() -> Result<(), nvrtc::Error> {
+    if Prepared::of_user() != Prepared::default() {
+        return Ok(());
+    }
+    Library::Nvrtc.find().map(drop).map_err(nvrtc::Error::Missing)
 }
 
 /// A GPU where all is there that it needs, else the processor.
 fn automatic() -> Chosen {
     let instead = match cuda::present(Kind::Nvidia) {
-        Ok(present) if Library::Nvrtc.find().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
+        Ok(present) if compiler().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
         Ok(present) => {
             format!(
                 "{} is there, but no NVRTC, which compiles kernels: run `mngc doctor --install`",
@@ -146,7 +155,8 @@ impl Chosen {
                 let needs = Needs::of(&schedule.plan, &listing);
                 match kind {
                     Kind::Nvidia => Need { gpu: needs.total() as u64, host: 0 },
-                    Kind::Soft => Need { gpu: 0, host: needs.total_apart() as u64 },
+                    // Its memory is the machine's, but no more than the part has that it stands for.
+                    Kind::Soft => Need { gpu: needs.total_apart() as u64, host: needs.total_apart() as u64 },
                 }
             }
         })
@@ -154,7 +164,7 @@ impl Chosen {
 
     /// Fails where there is less memory than is needed.
     pub fn check(&self, need: Need) -> Result<(), Error> {
-        if let Chosen::Gpu(Kind::Nvidia, Present { free, .. }) = self
+        if let Chosen::Gpu(_, Present { free, .. }) = self
             && need.gpu > *free as u64
         {
             return Err(Error::Memory { needed: need.gpu, available: *free as u64 });
@@ -165,8 +175,8 @@ impl Chosen {
     /// Bytes that are free where the program's values will be, as far as that is known.
     pub fn free(&self) -> Option<u64> {
         match self {
-            Chosen::Gpu(Kind::Nvidia, present) => Some(present.free as u64),
-            _ => memory::available(),
+            Chosen::Gpu(_, present) => Some(present.free as u64),
+            Chosen::Cpu { .. } | Chosen::Reference(_) => memory::available(),
         }
     }
 
