@@ -155,7 +155,8 @@ impl Chosen {
                 let needs = Needs::of(&schedule.plan, &listing);
                 match kind {
                     Kind::Nvidia => Need { gpu: needs.total() as u64, host: 0 },
-                    Kind::Soft => Need { gpu: 0, host: needs.total_apart() as u64 },
+                    // Its memory is the machine's, but no more than the part has that it stands for.
+                    Kind::Soft => Need { gpu: needs.total_apart() as u64, host: needs.total_apart() as u64 },
                 }
             }
         })
@@ -163,7 +164,7 @@ impl Chosen {
 
     /// Fails where there is less memory than is needed.
     pub fn check(&self, need: Need) -> Result<(), Error> {
-        if let Chosen::Gpu(Kind::Nvidia, Present { free, .. }) = self
+        if let Chosen::Gpu(_, Present { free, .. }) = self
             && need.gpu > *free as u64
         {
             return Err(Error::Memory { needed: need.gpu, available: *free as u64 });
@@ -174,8 +175,8 @@ impl Chosen {
     /// Bytes that are free where the program's values will be, as far as that is known.
     pub fn free(&self) -> Option<u64> {
         match self {
-            Chosen::Gpu(Kind::Nvidia, present) => Some(present.free as u64),
-            _ => memory::available(),
+            Chosen::Gpu(_, present) => Some(present.free as u64),
+            Chosen::Cpu { .. } | Chosen::Reference(_) => memory::available(),
         }
     }
 

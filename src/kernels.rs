@@ -211,7 +211,8 @@ impl Kernels {
         for kernel in &self.kernels {
             kernel.row(&mut out);
         }
-        let _ = writeln!(out, "\na step takes {} at the least on {device}", time(self.step.roofline_ms));
+        let time = time(self.step.roofline_ms);
+        let _ = writeln!(out, "\na step takes {time} at the roofline of {device}, documents apart");
         let MemoryInfo { slots, arena, workspace, inputs, total } = self.memory;
         let [slots, arena, workspace, inputs, total] = [slots, arena, workspace, inputs, total].map(memory);
         let _ = writeln!(

@@ -3,6 +3,7 @@
 use mngc_compiler::ir::{EntryKey, EntryKind};
 use mngc_compiler::schedule::cost;
 use mngc_runtime::Backend;
+use mngc_runtime::cuda::Kind;
 use mngc_trainer::event::Start;
 use mngc_trainer::{Plan, memory};
 
@@ -49,8 +50,13 @@ impl Screen {
             flops(EntryKind::Evaluate) * (runs * times) as f64
         });
         let flops = step * plan.steps.saturating_sub(done) as f64 + validation;
+        // The soft GPU's memory is the machine's own.
+        let beside = match device {
+            Chosen::Gpu(Kind::Soft, _) => need.host.saturating_sub(need.gpu),
+            _ => need.host,
+        };
         Screen {
-            need,
+            need: Need { host: beside, ..need },
             free: device.free(),
             threads: 1,
             instead: device.instead().map(ToString::to_string),
@@ -94,10 +100,10 @@ impl Screen {
         match backend("device") {
             None => row("device", format!("{}, {threads}{peak}", start.device)),
             Some(name) => {
-                let version = |name: &str| backend(name).map_or("unknown", String::as_str);
+                let version = |of, name| backend(name).map(|found| format!(", {of} {found}")).unwrap_or_default();
                 let like = if start.device == "soft" { "as " } else { "" };
-                let (driver, nvrtc) = (version("driver"), version("nvrtc"));
-                row("device", format!("{}: {like}{name}, driver {driver}, NVRTC {nvrtc}", start.device));
+                let (driver, nvrtc) = (version("driver", "driver"), version("NVRTC", "nvrtc"));
+                row("device", format!("{}: {like}{name}{driver}{nvrtc}", start.device));
             }
         }
         if let Some(instead) = &self.instead {

@@ -183,18 +183,6 @@ fn settings_change_the_program_and_unknown_ones_are_refused() {
 }
 
 #[test]
-fn devices_of_later_versions_are_refused_by_name() {
-    let folder = folder();
-    let out = folder.path().join("run");
-    for device in ["cuda", "soft"] {
-        let args = ["run", "gpt2-mini", "--steps", "1", "--out", text(&out), "--device", device];
-        assert!(fails(1, &args).contains(&format!("device {device} is not there yet")));
-        fails(2, &[&args[..], &["--oracle", "f64"]].concat());
-    }
-    assert!(!out.exists());
-}
-
-#[test]
 fn a_run_leaves_its_folder_and_never_touches_another() {
     let folder = folder();
     let model = text(&golden("../../models/gpt2-mini.mng")).to_string();
