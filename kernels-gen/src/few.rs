@@ -119,14 +119,11 @@ fn statement(key: Key) -> String {
         Key::Iota => "r[s.to] = lane / s.b % s.c;".into(),
         Key::Unary(op, kind) => becomes(program::unary(op, kind, &text(kind, "a"))),
         Key::Binary(op, kind) => becomes(program::binary(op, kind, &text(kind, "a"), &text(kind, "b"))),
-        Key::Compare(op, kind) => {
-            becomes(format!("(int)({} {} {})", text(kind, "a"), program::compare(op), text(kind, "b")))
-        }
+        Key::Compare(op, kind) => becomes(format!("{} {} {}", text(kind, "a"), program::compare(op), text(kind, "b"))),
         Key::Select => "r[s.to] = r[s.c] != 0 ? r[s.a] : r[s.b];".into(),
         Key::Cast(kind, to) => {
             let from = if kind == Kind::F32 { DType::F32 } else { DType::I32 };
-            let cast = program::cast(from, to, &text(kind, "a"));
-            becomes(format!("({})({cast})", program::register(cluster::kind(to))))
+            becomes(program::cast(from, to, &text(kind, "a")))
         }
         Key::Fold(fold, kind) => {
             let (class, neutral) = program::fold(fold, kind);

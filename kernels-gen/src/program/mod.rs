@@ -397,7 +397,7 @@ impl<'a> Emit<'a> {
     }
 }
 
-/// Declarations of arrays that follow one another, in one.
+/// Declarations of arrays that follow one another in one, and directives at the beginning of their lines.
 fn joined(text: &str) -> String {
     const WIDEST: usize = 100;
     let array = |line: &str| {
@@ -413,7 +413,10 @@ fn joined(text: &str) -> String {
                 text.truncate(text.len() - 1);
                 text.push_str(&format!(", {name};"));
             }
-            (declared, _) => lines.push((declared.map(|(ty, _)| ty), line.to_string())),
+            (declared, _) => {
+                let line = if line.trim_start().starts_with('#') { line.trim_start() } else { line };
+                lines.push((declared.map(|(ty, _)| ty), line.to_string()));
+            }
         }
     }
     lines.into_iter().map(|(_, line)| line + "\n").collect()
@@ -460,7 +463,7 @@ pub fn folding(kind: ReduceKind, of: Kind) -> &'static str {
 
 /// What an element adds to a fold.
 pub fn folded(kind: ReduceKind, element: &str) -> String {
-    if kind == ReduceKind::Norm { format!("(double)({element}) * ({element})") } else { element.to_string() }
+    if kind == ReduceKind::Norm { format!("(double){element} * {element}") } else { element.to_string() }
 }
 
 /// What becomes of a finished fold of `count` elements.

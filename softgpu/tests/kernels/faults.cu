@@ -114,6 +114,9 @@ K last_block_ok(float* a, float* out, u32* counter, u32 n) {
 }
 // Halves of one word written by two blocks are no race.
 K global_halves_ok(unsigned short* a, u32 n) { if (T == 0) a[blockIdx.x] = blockIdx.x; }
+// Blocks read halves of words before they write their own: those of their neighbours, or their own.
+K global_halves_read(unsigned short* a, u32 n) { if (T == 0) a[blockIdx.x] = a[blockIdx.x ^ 1] + 1; }
+K global_halves_read_ok(unsigned short* a, u32 n) { if (T == 0) a[blockIdx.x] = a[blockIdx.x] + 1; }
 // A chain of blocks, each waiting for the one before: needs a machine that lets them all come to it.
 K chain(volatile float* a, volatile u32* flag, u32 n) {
   if (T == 0) {

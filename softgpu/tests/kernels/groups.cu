@@ -15,6 +15,27 @@ K shuffles(const u32* in, const u32* lane, u32* out) {
   out[G * 4 + 3] = __shfl_xor_sync(~0u, v, l & 31, w);
 }
 
+// Parts of n lanes of a warp, each at work on its own: part i goes round i + 1 times.
+__device__ u32 part_of(u32 n) { return (n < 32 ? (1u << n) - 1 : ~0u) << (T % 32 / n * n); }
+K parts(const u32* in, u32* out, u32 n) {
+  u32 part = part_of(n), v = in[G], sum = 0;
+  for (u32 turn = 0; turn <= T % 32 / n; turn++) {
+    sum = sum * 3 + __shfl_xor_sync(part, v + turn, n / 2);
+    sum = sum * 3 + __ballot_sync(part, v >> turn & 1);
+    sum = sum * 3 + __match_any_sync(part, v & 3);
+    sum = sum * 3 + __reduce_add_sync(part, v);
+    __syncwarp(part);
+  }
+  out[G] = sum;
+}
+// Lanes that ask the next part.
+K parts_across(const u32* in, u32* out, u32 n) { out[G] = __shfl_xor_sync(part_of(n), in[G], n); }
+// Lanes that name the next part instead of their own.
+K parts_of_others(const u32* in, u32* out, u32 n) {
+  u32 part = part_of(n);
+  out[G] = __ballot_sync(part << n | part >> (32 - n), in[G] & 1);
+}
+
 K votes(const u32* in, u32* out) {
   u32 v = in[G];
   out[G * 8 + 0] = __all_sync(~0u, v & 1);

@@ -60,6 +60,7 @@ const TRIALS: &[Trial] = &[
     trial("shared_atomic", Kind::SharedRace, Check::SharedRaces, 2, &[Empty(2 * B)], 0),
     trial("global_race", Kind::GlobalRace, Check::GlobalRaces, 8, &[Zeros(4)], 0),
     trial("global_race_read", Kind::GlobalRace, Check::GlobalRaces, 8, &[Zeros(8 * B), Empty(8 * B)], 8 * 128),
+    trial("global_halves_read", Kind::GlobalRace, Check::GlobalRaces, 8, &[Zeros(16)], 0),
     trial("last_block", Kind::GlobalRace, Check::GlobalRaces, 8, &[Empty(32), Empty(4), Zeros(4)], 0),
     trial("barrier_divergent", Kind::Divergent, Check::Barriers, 2, &[Empty(2 * B)], 3),
     trial("barrier_other", Kind::Divergent, Check::Barriers, 2, &[Empty(2 * B)], 3),

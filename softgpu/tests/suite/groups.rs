@@ -4,6 +4,7 @@
 use crate::gpu::{Arg, Gpu};
 use crate::nvrtc;
 use proptest::prelude::*;
+use softgpu::check::Kind;
 use softgpu::num::{bf16_from_f32, bf16_to_f32, e4m3_to_f32, e5m2_to_f32, f16_from_f32, f16_to_f32};
 
 fn gpu(arch: &str) -> Option<Gpu> {
@@ -45,6 +46,47 @@ fn shuffles_of(g: &mut Gpu, seed: u64) {
         // CUDA lets xor reach into earlier groups, not into later ones.
         let x = lane ^ delta;
         assert_eq!(got[i * 4 + 3], if x < segment + width { of(x) } else { v[i] }, "xor {i}");
+    }
+}
+
+#[test]
+fn parts_of_a_warp_work_on_their_own() {
+    for_random_seeds(parts_of);
+}
+
+fn parts_of(g: &mut Gpu, seed: u64) {
+    let v = numbers(seed, 3 * 64);
+    for n in [2usize, 4, 8, 16, 32] {
+        let (a, out) = (g.upload(&v), g.empty(v.len() * 4));
+        g.machine.settings.seed = seed;
+        g.run("parts", 3, 64, 0, &[Arg::Ptr(a), Arg::Ptr(out), Arg::U32(n as u32)]);
+        let got = g.read::<u32>(out, v.len());
+        for i in 0..v.len() {
+            let (lane, part) = (i % 32, i / n * n);
+            // Bit masks have their bits where lanes are in the warp.
+            let mask = |is: &dyn Fn(u32) -> bool| (part..part + n).fold(0, |m, j| m | u32::from(is(v[j])) << (j % 32));
+            let mut sum = 0u32;
+            for turn in 0..=(lane / n) as u32 {
+                let matching = mask(&|x| x & 3 == v[i] & 3);
+                let total = v[part..part + n].iter().fold(0u32, |a, b| a.wrapping_add(*b));
+                for x in [v[i ^ n / 2].wrapping_add(turn), mask(&|x| x >> turn & 1 == 1), matching, total] {
+                    sum = sum.wrapping_mul(3).wrapping_add(x);
+                }
+            }
+            assert_eq!(got[i], sum, "parts of {n}, thread {i}");
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_warp_keep_to_themselves() {
+    let Some(mut g) = gpu("compute_80") else { return };
+    for n in [2, 4, 8, 16] {
+        for kernel in ["parts_across", "parts_of_others"] {
+            let (a, out) = (g.upload(&numbers(0, 32)), g.empty(32 * 4));
+            let found = g.fails(kernel, 1, 32, 0, &[Arg::Ptr(a), Arg::Ptr(out), Arg::U32(n)]);
+            assert_eq!(found.kind, Kind::BadOperand, "{kernel}, parts of {n}: {found}");
+        }
     }
 }
 

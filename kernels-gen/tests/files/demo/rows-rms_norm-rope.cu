@@ -44,9 +44,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers
       v4[e] = v0[e] * v3;
     }
     float sine0[E / 2], cosine0[E / 2];
-    #pragma unroll
+#pragma unroll
     for (int e = 0; e < E / 2; ++e) turn(v5 * TURNS0[local(e, lane)], &sine0[e], &cosine0[e]);
-    #pragma unroll
+#pragma unroll
     for (int e = 0; e < E / 2; ++e) {
       v6[e] = v4[e] * cosine0[e] + v4[e + E / 2] * sine0[e];
       v6[e + E / 2] = v4[e + E / 2] * cosine0[e] - v4[e] * sine0[e];
@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers
     for (int e = 0; e < E; ++e) {
       v11[e] = v7[e] * v10;
     }
-    #pragma unroll
+#pragma unroll
     for (int e = 0; e < E / 2; ++e) {
       v12[e] = v11[e] * cosine0[e] + v11[e + E / 2] * sine0[e];
       v12[e + E / 2] = v11[e + E / 2] * cosine0[e] - v11[e] * sine0[e];

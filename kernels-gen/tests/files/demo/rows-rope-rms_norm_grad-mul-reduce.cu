@@ -52,9 +52,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers
     const int v2 = (int)(row / d0 % d1);
     float v3[E];
     float sine0[E / 2], cosine0[E / 2];
-    #pragma unroll
+#pragma unroll
     for (int e = 0; e < E / 2; ++e) turn(v2 * TURNS0[local(e, lane)], &sine0[e], &cosine0[e]);
-    #pragma unroll
+#pragma unroll
     for (int e = 0; e < E / 2; ++e) {
       v3[e] = v1[e] * cosine0[e] - v1[e + E / 2] * sine0[e];
       v3[e + E / 2] = v1[e + E / 2] * cosine0[e] + v1[e] * sine0[e];
@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers
     for (int c = 0; c < E; c += V)
       load<V>(p.a3 + base + local(c, lane), v11 + c);
     float v12[E];
-    #pragma unroll
+#pragma unroll
     for (int e = 0; e < E / 2; ++e) {
       v12[e] = v11[e] * cosine0[e] - v11[e + E / 2] * sine0[e];
       v12[e + E / 2] = v11[e + E / 2] * cosine0[e] + v11[e] * sine0[e];

@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers
     double v8 = 0.0f;
 #pragma unroll
     for (int e = 0; e < E; ++e) {
-      v8 = Sum::of(v8, (double)(v7[e]) * (v7[e]));
+      v8 = Sum::of(v8, (double)v7[e] * v7[e]);
     }
     const float v9 = (float)sqrt(team_fold<Sum, TEAM>(v8));
     const float v10 = v9 + 1e-7f;

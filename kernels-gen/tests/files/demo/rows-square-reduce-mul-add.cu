@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME(const Pointers
       store<V>(p.r2 + base + local(c, lane), v7 + c);
 #pragma unroll
     for (int e = 0; e < E; ++e) {
-      total1 = Sum::of(total1, (double)(v7[e]) * (v7[e]));
+      total1 = Sum::of(total1, (double)v7[e] * v7[e]);
     }
 #pragma unroll
     for (int c = 0; c < E; c += V)
