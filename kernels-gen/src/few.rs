@@ -58,8 +58,8 @@ fn cases() -> &'static [(Key, String)] {
             keys.extend(KINDS.map(|kind| Key::Cast(kind, dtype)));
         }
         for kind in KINDS {
-            keys.extend(UNARY.iter().filter(|op| of_kind(&op.1, kind)).map(|op| Key::Unary(op.0, kind)));
-            keys.extend(BINARY.iter().filter(|op| of_kind(&op.1, kind)).map(|op| Key::Binary(op.0, kind)));
+            keys.extend(UNARY.iter().filter(|op| of_kind(op.1, kind)).map(|op| Key::Unary(op.0, kind)));
+            keys.extend(BINARY.iter().filter(|op| of_kind(op.1, kind)).map(|op| Key::Binary(op.0, kind)));
             keys.extend(CompareOp::ALL.iter().map(|&op| Key::Compare(op, kind)));
         }
         let folds = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Norm, ReduceKind::Max, ReduceKind::Min];

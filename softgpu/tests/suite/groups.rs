@@ -69,7 +69,7 @@ fn parts_of(g: &mut Gpu, seed: u64) {
             for turn in 0..=(lane / n) as u32 {
                 let matching = mask(&|x| x & 3 == v[i] & 3);
                 let total = v[part..part + n].iter().fold(0u32, |a, b| a.wrapping_add(*b));
-                for x in [v[i ^ n / 2].wrapping_add(turn), mask(&|x| x >> turn & 1 == 1), matching, total] {
+                for x in [v[i ^ (n / 2)].wrapping_add(turn), mask(&|x| x >> turn & 1 == 1), matching, total] {
                     sum = sum.wrapping_mul(3).wrapping_add(x);
                 }
             }
