@@ -157,7 +157,8 @@ fn one(case: &Case, stored: &Stored, store: &Store, kind: Kind) -> (Report, bool
             Ok(results) => results,
             Err(error) => {
                 // A kernel that failed has spoilt the context for good.
-                is_gone = matches!(error, Error::Cuda(CudaError::Call { .. } | CudaError::Gone(_)));
+                is_gone =
+                    matches!(&error, Error::Cuda(e) if matches!(**e, CudaError::Call { .. } | CudaError::Gone(_)));
                 break 'fault Some(error.to_string());
             }
         };

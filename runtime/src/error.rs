@@ -108,7 +108,7 @@ pub enum Error {
     Plan(String),
     /// A GPU cannot be used, or stopped.
     #[error(transparent)]
-    Cuda(#[from] crate::cuda::CudaError),
+    Cuda(Box<crate::cuda::CudaError>),
     /// A function id that is not in the module.
     #[error("the program has no function {0}")]
     NoFunc(Func),
@@ -132,6 +132,12 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+}
+
+impl From<crate::cuda::CudaError> for Error {
+    fn from(error: crate::cuda::CudaError) -> Error {
+        Error::Cuda(Box::new(error))
+    }
 }
 
 /// An entry's key in messages.
