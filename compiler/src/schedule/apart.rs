@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::kernel::Kernel;
-use super::plan::{EntryPlan, Launch, Operand, View};
+use super::plan::{EntryPlan, Launch, Operand, Part, View};
 use super::rows::{Access, Instr, RowProgram};
 use crate::ir::{Module, Op};
 use crate::passes::fuse::{LONGEST_TILE, MOST_NODES, MOST_TENSORS};
@@ -34,8 +34,8 @@ pub enum Why {
     Own(&'static str),
     /// A product reads its operands from memory.
     ProductOperand,
-    /// The epilogue of a product reads the tensor beside the product.
-    EpilogueOperand,
+    /// The epilogue of a product reads the tensor, and would have to read so many in its place.
+    EpilogueOperand(usize),
     /// A product is an operand of another.
     TwoProducts,
     /// The epilogue of a product reads what another product has become.
@@ -72,8 +72,8 @@ impl fmt::Display for Why {
             Why::ProductOperand => {
                 f.write_str("a product reads operands from memory; only numbers that scale them go into it")
             }
-            Why::EpilogueOperand => {
-                f.write_str("it is read beside the product; what makes it would read more tensors than it is")
+            Why::EpilogueOperand(n) => {
+                write!(f, "it is read beside a product, whose kernel would have to read {n} tensors in its place")
             }
             Why::TwoProducts => f.write_str("a second product needs whole rows of the first"),
             Why::OtherProduct => f.write_str("both are products, and a kernel has one"),
@@ -93,7 +93,7 @@ impl fmt::Display for Why {
             }
             Why::Instructions(n, most) => write!(f, "together they have {n} instructions, {most} at most go into one"),
             Why::Tile(n, most) => write!(f, "whole rows of both take a tile of {n} elements, {most} is the most"),
-            Why::Unknown => f.write_str("no rule forbids it: the passes put other ops together first"),
+            Why::Unknown => f.write_str("the plan shows no reason"),
         }
     }
 }
@@ -113,6 +113,8 @@ fn counted(names: &[String]) -> String {
     }
     out.join(", ")
 }
+
+const CONCAT: &str = "concat";
 
 /// One instance of a launch.
 struct Instance<'a> {
@@ -173,7 +175,9 @@ fn views(args: &[Operand]) -> impl Iterator<Item = &View> {
 fn pair(m: &Module, producer: &Instance, result: usize, consumer: &Instance, value: u32) -> Option<Why> {
     let is_it = |arg: &Operand| matches!(arg, Operand::View(view) if view.value == value);
     let operand = consumer.args.iter().position(is_it)?;
-    let own = |kernel: &Kernel| match kernel {
+    let own = |launch: &Launch| match &launch.kernel {
+        // Numbers behind one another, which the passes take for no row op.
+        Kernel::Rows(_) if matches!(launch.parts[..], [Part { op: CONCAT, .. }]) => Some(Why::Own(CONCAT)),
         Kernel::Loss(_) => Some(Why::Own("the head with its loss")),
         Kernel::Copy => Some(Why::Own("a copy")),
         Kernel::Op(Op::Attention { .. }) => Some(Why::Own("attention")),
@@ -181,7 +185,7 @@ fn pair(m: &Module, producer: &Instance, result: usize, consumer: &Instance, val
         Kernel::Op(op) => Some(Why::Own(op.name())),
         Kernel::Rows(_) | Kernel::Dot(_) => None,
     };
-    if let Some(why) = own(&consumer.launch.kernel).or_else(|| own(&producer.launch.kernel)) {
+    if let Some(why) = own(consumer.launch).or_else(|| own(producer.launch)) {
         return Some(why);
     }
     match (&producer.launch.kernel, &consumer.launch.kernel) {
@@ -189,12 +193,23 @@ fn pair(m: &Module, producer: &Instance, result: usize, consumer: &Instance, val
         (Kernel::Rows(_), Kernel::Dot(_)) if operand < 2 => Some(Why::ProductOperand),
         (Kernel::Dot(_), Kernel::Dot(_)) => Some(Why::OtherProduct),
         (Kernel::Rows(program), Kernel::Dot(_)) if !program.is_elementwise() => Some(Why::RowsBeside),
-        (Kernel::Rows(_), Kernel::Dot(_)) => Some(Why::EpilogueOperand),
+        (Kernel::Rows(_), Kernel::Dot(_)) => {
+            let read = values(views(producer.args)).len();
+            (read > 1).then_some(Why::EpilogueOperand(read))
+        }
         (Kernel::Dot(_), Kernel::Rows(program)) => {
             let made = m.dims.elements(&producer.results[result].ty.dims);
             after_product(program, made)
         }
-        (Kernel::Rows(first), Kernel::Rows(second)) => rows((producer, first, result), (consumer, second, operand)),
+        (Kernel::Rows(first), Kernel::Rows(second)) => {
+            let read = values(views(consumer.args));
+            let given = producer.results.iter().enumerate().filter(|(_, view)| read.contains(&view.value));
+            // Whichever of its results it is that has to wait.
+            match given.into_iter().any(|(result, _)| is_sum(first, result)) {
+                true => Some(Why::Sum),
+                false => rows((producer, first, result), (consumer, second, operand)),
+            }
+        }
         _ => None,
     }
 }
@@ -211,13 +226,6 @@ fn after_product(program: &RowProgram, made: usize) -> Option<Why> {
 
 fn rows(first: (&Instance, &RowProgram, usize), second: (&Instance, &RowProgram, usize)) -> Option<Why> {
     let ((producer, made, result), (consumer, read, operand)) = (first, second);
-    let is_sum = made.instrs.iter().any(|instr| match instr {
-        Instr::Total { result: to, .. } | Instr::Columns { result: to, .. } => *to == result,
-        _ => false,
-    });
-    if is_sum {
-        return Some(Why::Sum);
-    }
     if made.elements != read.elements {
         return Some(Why::Elements(made.elements, read.elements));
     }
@@ -236,9 +244,8 @@ fn rows(first: (&Instance, &RowProgram, usize), second: (&Instance, &RowProgram,
     if tile > LONGEST_TILE {
         return Some(Why::Tile(tile, LONGEST_TILE));
     }
-    let values = |views: &mut dyn Iterator<Item = &View>| views.map(|view| view.value).collect::<BTreeSet<u32>>();
-    let inside = values(&mut producer.results.iter());
-    let mut tensors = values(&mut views(producer.args).chain(views(consumer.args)).chain(consumer.results));
+    let inside = values(producer.results.iter());
+    let mut tensors = values(views(producer.args).chain(views(consumer.args)).chain(consumer.results));
     tensors.retain(|value| !inside.contains(value));
     // The tensor itself need not be written any more.
     let count = tensors.len() + inside.len() - 1;
@@ -251,6 +258,18 @@ fn rows(first: (&Instance, &RowProgram, usize), second: (&Instance, &RowProgram,
     };
     let instructions = computing(made) + computing(read);
     (instructions > MOST_NODES).then_some(Why::Instructions(instructions, MOST_NODES))
+}
+
+/// Whether a result is a sum over rows or over everything.
+fn is_sum(program: &RowProgram, result: usize) -> bool {
+    program.instrs.iter().any(|instr| match instr {
+        Instr::Total { result: to, .. } | Instr::Columns { result: to, .. } => *to == result,
+        _ => false,
+    })
+}
+
+fn values<'a>(views: impl Iterator<Item = &'a View>) -> BTreeSet<u32> {
+    views.map(|view| view.value).collect()
 }
 
 fn gcd(mut a: usize, mut b: usize) -> usize {

@@ -70,7 +70,9 @@ fn other(found: Kind, wanted: Kind) -> CudaError {
 fn soft_library() -> Result<PathBuf> {
     const NAME: &str = "libcuda.so.1";
     if let Some(path) = std::env::var_os("MNGC_SOFT_DRIVER").filter(|path| !path.is_empty()) {
-        return Ok(path.into());
+        let path = PathBuf::from(path);
+        // Another than an absolute name is for the system's loader.
+        return if path.is_absolute() && !path.exists() { Err(CudaError::NoSoftDriver(vec![path])) } else { Ok(path) };
     }
     let exe = std::env::current_exe().unwrap_or_default();
     let places: Vec<PathBuf> = exe.ancestors().skip(1).take(2).map(|folder| folder.join(NAME)).collect();
