@@ -58,8 +58,8 @@ fn cases() -> &'static [(Key, String)] {
             keys.extend(KINDS.map(|kind| Key::Cast(kind, dtype)));
         }
         for kind in KINDS {
-            keys.extend(UNARY.iter().filter(|op| of_kind(op.1, kind)).map(|op| Key::Unary(op.0, kind)));
-            keys.extend(BINARY.iter().filter(|op| of_kind(op.1, kind)).map(|op| Key::Binary(op.0, kind)));
+            keys.extend(UNARY.iter().filter(|op| op.1.contains(&kind)).map(|op| Key::Unary(op.0, kind)));
+            keys.extend(BINARY.iter().filter(|op| op.1.contains(&kind)).map(|op| Key::Binary(op.0, kind)));
             keys.extend(CompareOp::ALL.iter().map(|&op| Key::Compare(op, kind)));
         }
         let folds = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Norm, ReduceKind::Max, ReduceKind::Min];
@@ -94,10 +94,6 @@ const BINARY: &[(BinaryOp, &[Kind])] = &[
     (BinaryOp::And, &[Kind::I32]),
     (BinaryOp::Or, &[Kind::I32]),
 ];
-
-fn of_kind(kinds: &[Kind], kind: Kind) -> bool {
-    kinds.contains(&kind)
-}
 
 /// The text of a register.
 fn text(kind: Kind, field: &str) -> String {
@@ -262,7 +258,7 @@ pub fn generate(program: &RowProgram, spec: &Spec) -> Result<Option<Generated>, 
         .constant("steps_most", STEPS)
         .constant("registers_most", REGISTERS)
         .list("cases", cases().iter().map(|case| &case.1))
-        .param("const Steps steps", Param::U32s(steps.words))
+        .param("const __grid_constant__ Steps steps", Param::U32s(steps.words))
         .size("count", count)?
         .size("elements", program.elements)?
         .call(1, THREADS)?;

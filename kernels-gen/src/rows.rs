@@ -16,6 +16,7 @@ use crate::long::{self, Pass};
 use crate::nothing;
 use crate::pointers::{self, Named, Pointers};
 use crate::program::{self, Emit, Rows, Sizes, Space};
+use crate::reduce;
 use crate::spec::{Operand, Refusal, Spec};
 use crate::templates;
 
@@ -164,6 +165,12 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
     if let Some(made) = few::generate(program, spec)? {
         return Ok(made);
     }
+    if let Some((kind, len)) = plain_fold(program, spec) {
+        // Rows may be as long as a sequence, which is in no text: there their length is a parameter.
+        let mut whole = spec.clone();
+        whole.args[0].sizes = vec![program.elements / len, len];
+        return reduce::generate(kind, &[1], &whole, device);
+    }
     if row(program) > HELD * LARGEST_TEAM {
         return long::generate(program, spec, device);
     }
@@ -249,6 +256,20 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         params,
     };
     Ok(Generated { calls: vec![call], workspace, counters })
+}
+
+/// The kind and the length of the rows, where a program folds the rows of a tensor and does nothing else.
+fn plain_fold(program: &RowProgram, spec: &Spec) -> Option<(ReduceKind, usize)> {
+    let [
+        Instr::Load { dst: loaded, operand: 0, access: Access::Full },
+        Instr::RowReduce { kind, dst: total, a, len },
+        Instr::Store { result: 0, a: Src::Reg(stored), access: Access::Row { .. } | Access::Scalar },
+    ] = program.instrs[..]
+    else {
+        return None;
+    };
+    let is_tensor = matches!(&spec.args[..], [arg] if arg.constant.is_none()) && spec.results.len() == 1;
+    (is_tensor && loaded == a && total == stored).then_some((kind, len))
 }
 
 /// The template's places.

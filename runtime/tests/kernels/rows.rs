@@ -95,6 +95,68 @@ fn positions_and_broadcasts_along_every_axis() {
     check(&[x, "f32[5]", "bf16[7]", "f16[130]"], &body, "v12", &[x], of(6, 12.0));
 }
 
+/// Programs on few elements, which a GPU interprets: every op that it knows there, on both sides of the border.
+#[test]
+fn few_elements() {
+    if !DEVICE.is_ready() {
+        return;
+    }
+    for n in [1, 2, 7, 8, 9] {
+        let (x, h) = (format!("f32[{n}]"), format!("bf16[{n}]"));
+        let floats = format!(
+            "v3: {x} = abs v0\n  v4: {x} = sqrt v3\n  v5: {x} = exp v0\n  v6: {x} = add v4, v5\n  v7: {x} = log v6\n  \
+             v8: {x} = tanh v7\n  v9: {x} = cast v1\n  v10: {x} = mul v9, v8\n  v11: {x} = neg v10\n  v12: {x} = relu v11\n  \
+             v13: {x} = square v12\n  v14: {x} = broadcast v2 {{axes = []}}\n  v15: {x} = max v13, v14\n  \
+             v16: {x} = min v15, v3\n  v17: {x} = sub v16, v9\n  v18: {x} = rsqrt v6\n  v19: {x} = sigmoid v17\n  \
+             v20: {x} = div v19, v6\n  v21: f16[{n}] = cast v20\n  v22: {h} = cast v17\n  v23: {x} = sign v17"
+        );
+        check(
+            &[&x, &h, "f32[]"],
+            &floats,
+            "v18, v20, v21, v22, v23",
+            &[&x, &x, &format!("f16[{n}]"), &h, &x],
+            of(64, 16.0),
+        );
+        let (i, b) = (format!("i32[{n}]"), format!("bool[{n}]"));
+        let ints = format!(
+            "v3: {i} = add v0, v1\n  v4: {i} = mul v0, v1\n  v5: {i} = sub v4, v3\n  v6: {i} = neg v5\n  v7: {i} = abs v6\n  \
+             v8: {b} = lt v0, v1\n  v9: {b} = and v8, v2\n  v10: {b} = or v8, v2\n  v11: {b} = not v9\n  \
+             v12: {i} = select v11, v5, v3\n  v13: {i} = iota {{axis = 0}}\n  v14: {i} = max v12, v13\n  \
+             v15: {i} = min v14, v7\n  v16: {x} = cast v15\n  v17: {b} = cast v15\n  v18: {i} = sign v6"
+        );
+        check(&[&i, &i, &b], &ints, "v10, v15, v16, v17, v18", &[&b, &i, &x, &b, &i], of(1, 0.0));
+        for kind in ["sum", "mean", "norm", "max", "min"] {
+            let body = format!("v1: {x} = exp v0\n  v2: f32[] = reduce v1 {{kind = {kind}, axes = [0]}}");
+            check(&[&x], &body, "v2", &["f32[]"], of(n + 4, 3.0 * n as f64));
+        }
+    }
+    let numbers = "v3: f32[3] = concat v0, v1, v2 {axis = 0}\n  v4: f32[3] = neg v3";
+    check(&["f32[1]", "f32[1]", "f32[1]"], numbers, "v3, v4", &["f32[3]", "f32[3]"], of(1, 1.0));
+}
+
+/// A product, rows and a product over all tokens, for every residue of a tile's size.
+#[test]
+fn every_number_of_tokens() {
+    if !DEVICE.is_ready() {
+        return;
+    }
+    for t in 1..=128 {
+        let text = format!(
+            "module \"m\"\nfunc f0 \"f\" (v0: bf16[{t}, 24], v1: bf16[40, 24], v2: bf16[{t}, 40]) {{\n  \
+             v3: f32[{t}, 40] = dot v0, v1 {{batch = [], contract = [1:1]}}\n  v4: f32[{t}, 40] = add v3, v2\n  \
+             v5: f32[{t}, 40] = rms_norm v4 {{eps = 1e-3}}\n  v6: f32[40, 24] = dot v2, v0 {{batch = [], contract = [0:0]}}\n  \
+             v7: f32[{t}] = reduce v2 {{kind = sum, axes = [1]}}\n  return v5, v6, v7\n}}\n"
+        );
+        let (m, f) = (read::module(&text).unwrap_or_else(|e| panic!("{e}")), Func::from_u32(0));
+        let args: Vec<Tensor> =
+            m.funcs[f].params.iter().zip(1..).map(|(&p, seed)| numbers(&m, m.funcs[f].ty(p), seed)).collect();
+        let found = on_device(&m, f, &args, Way::Planned, 2);
+        // A product of 24 terms in a norm of 40; and one of t terms.
+        let sums = Sums { terms: 24 + 40 + t, magnitude: Some(8.0) };
+        assert_close(&m, f, &found, &exact(&m, f, &args), sums, &format!("{t} tokens"));
+    }
+}
+
 /// An optimizer's update in the memory of its slots, several times, is what it is on fresh memory.
 #[test]
 fn slots_are_updated_in_place() {
