@@ -9,7 +9,9 @@ use crate::kernel::{Kernel, index};
 use crate::pointers::{self, Named, Pointers};
 use crate::program::{Emit, Sizes, Space};
 use crate::reduce;
-use crate::rows::{Folds, Shape, name, powers, what, widest};
+use crate::rows::folds::Folds;
+use crate::rows::shape::{Shape, powers, widest};
+use crate::rows::{name, what};
 use crate::spec::{Refusal, Spec};
 
 /// Threads of a block.

@@ -1,135 +1,27 @@
-//! Row programs as kernels: teams of threads, each with a row of the space in its registers.
-//!
-//! Elementwise programs are rows of as many elements as one instruction moves. Folds over rows are folds of a team; folds
-//! over the whole space end in the last block that finishes, in a fixed order.
-
-use std::sync::Arc;
+//! Folds of row programs: over rows by a team, over the whole space and its columns by the last block that finishes.
 
 use mngc_compiler::ir::ReduceKind;
-use mngc_compiler::schedule::rows::{Access, Instr, Kind, Reg, RowProgram, Src};
-use serde::Serialize;
+use mngc_compiler::schedule::rows::{Instr, Kind, Reg, Src};
 
-use crate::call::{Call, Generated, Param, Source};
-use crate::device::Device;
-use crate::few;
-use crate::long::{self, Pass};
-use crate::nothing;
-use crate::pointers::{self, Named, Pointers};
-use crate::program::{self, Emit, Rows, Sizes, Space};
-use crate::reduce;
+use super::shape::Shape;
+use crate::long::Pass;
+use crate::program::{self, Emit, Rows};
 use crate::spec::{Operand, Refusal, Spec};
-use crate::templates;
-
-/// Threads of a block whose teams are smaller.
-const THREADS: usize = 256;
-/// Threads of the largest team.
-const LARGEST_TEAM: usize = 1024;
-/// Values that a thread should hold in registers at most.
-const HELD: usize = 128;
-/// Blocks for each multiprocessor where blocks fold what they have seen.
-const FOLDING_BLOCKS: usize = 2;
-
-/// How the elements of a row are dealt out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Elements of a row.
-    pub len: usize,
-    /// Rotary embeddings pair the first half of a row with the second: 2 parts, so that a thread has both; else 1.
-    pub parts: usize,
-    /// Neighbours in a thread.
-    pub vec: usize,
-    /// Threads of a team, a power of two.
-    pub team: usize,
-    /// Runs of neighbours in a thread and part.
-    pub runs: usize,
-}
-
-impl Shape {
-    fn new(program: &RowProgram, spec: &Spec) -> Result<Shape, Refusal> {
-        let len = row(program);
-        let widest = widest(program, spec);
-        let is_flat = len == 1;
-        if is_flat {
-            // Without rows, a row is what one thread moves.
-            let vec = powers(widest).find(|vec| program.elements.is_multiple_of(*vec)).unwrap_or(1);
-            return Ok(Shape { len: vec, parts: 1, vec, team: 1, runs: 1 });
-        }
-        let rope = program.instrs.iter().any(|i| matches!(i, Instr::Rope { len: l, .. } if *l == len));
-        let parts = if rope { 2 } else { 1 };
-        let part = len / parts;
-        let vec = powers(widest).find(|vec| part.is_multiple_of(*vec)).unwrap_or(1);
-        let chunks = part / vec;
-        // Neighbours of a warp first, then more of the block while registers would not hold the rest.
-        let mut team = 1;
-        while team < 32 && team * 2 <= chunks {
-            team *= 2;
-        }
-        let held = |team: usize| parts * chunks.div_ceil(team) * vec * program.regs.len();
-        while team < LARGEST_TEAM && team * 2 <= chunks && held(team) > HELD {
-            team *= 2;
-        }
-        Ok(Shape { len, parts, vec, team, runs: chunks.div_ceil(team) })
-    }
-
-    fn threads(&self) -> usize {
-        if self.team > 32 { self.team } else { THREADS }
-    }
-
-    fn teams(&self) -> usize {
-        self.threads() / self.team
-    }
-
-    fn is_exact(&self) -> bool {
-        self.parts * self.runs * self.team * self.vec == self.len
-    }
-}
-
-/// Elements of a row: of what is folded along rows, and of what is folded along columns.
-fn row(program: &RowProgram) -> usize {
-    program.instrs.iter().fold(program.tile, |len, instr| match instr {
-        Instr::Columns { period, .. } => lcm(len, *period),
-        _ => len,
-    })
-}
-
-fn lcm(a: usize, b: usize) -> usize {
-    let (mut x, mut y) = (a, b);
-    while y != 0 {
-        (x, y) = (y, x % y);
-    }
-    a / x * b
-}
-
-/// Powers of two from `most` down.
-pub(crate) fn powers(most: usize) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(most), |n| (*n > 1).then_some(n / 2))
-}
-
-/// Elements of 16 bytes of the narrowest tensor that is walked along, 8 at most.
-pub(crate) fn widest(program: &RowProgram, spec: &Spec) -> usize {
-    let operand = |i: &Instr| match *i {
-        Instr::Load { operand, access: Access::Full, .. } => spec.args.get(operand),
-        Instr::Store { result, access: Access::Full, .. } => spec.results.get(result),
-        _ => None,
-    };
-    let narrowest = program.instrs.iter().filter_map(operand).map(|o| o.dtype.bytes()).min().unwrap_or(4);
-    (16 / narrowest).min(8)
-}
 
 /// What the folds of a kernel need around its loop.
 pub(crate) struct Folds<'a> {
     shape: Shape,
     /// Statements before and after the loop.
-    before: String,
-    after: String,
+    pub before: String,
+    pub after: String,
     /// Tables in front of the kernel.
-    tables: Vec<String>,
+    pub tables: Vec<String>,
     /// Bytes of workspace for one block and instance.
-    partial: Vec<usize>,
+    pub partial: Vec<usize>,
     /// Bytes of dynamic shared memory that columns need.
-    columns: usize,
+    pub columns: usize,
     /// Bytes that rows shorter than those of a team need.
-    short_rows: usize,
+    pub short_rows: usize,
     /// Angles that threads have sines and cosines of.
     angles: Vec<String>,
     results: &'a [Operand],
@@ -154,180 +46,6 @@ impl<'a> Folds<'a> {
             elements,
             pass: None,
         }
-    }
-}
-
-/// The calls that run a row program.
-pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Generated, Refusal> {
-    if program.elements == 0 {
-        return nothing::generate(program, spec);
-    }
-    if let Some(made) = few::generate(program, spec)? {
-        return Ok(made);
-    }
-    if let Some((kind, len)) = plain_fold(program, spec) {
-        // Rows may be as long as a sequence, which is in no text: there their length is a parameter.
-        let mut whole = spec.clone();
-        whole.args[0].sizes = vec![program.elements / len, len];
-        return reduce::generate(kind, &[1], &whole, device);
-    }
-    if row(program) > HELD * LARGEST_TEAM {
-        return long::generate(program, spec, device);
-    }
-    let shape = Shape::new(program, spec)?;
-    let rows = program.elements / shape.len;
-    let index = if program.elements < 1 << 31 { "u32" } else { "u64" };
-    let local = "local(e, lane)".to_string();
-    let exact = shape.is_exact();
-    let space = Space {
-        len: shape.len,
-        len_text: shape.len.to_string(),
-        row: "row".into(),
-        base: "base".into(),
-        local,
-        live: (!exact).then(|| "live(e, lane)".into()),
-        vec: shape.vec,
-        chunk: "local(c, lane)".into(),
-        chunk_live: (!exact).then(|| "live(c, lane)".into()),
-        held: "E".into(),
-        index,
-    };
-    let mut sizes = Sizes::default();
-    let mut folds = Folds::new(shape, spec, program.elements);
-    let body =
-        Emit::new(program, &space, &mut sizes, &spec.args, &spec.results, &[], &[]).program(program, &mut folds)?;
-    let has_folds = !folds.partial.is_empty();
-    let mut blocks = rows.div_ceil(shape.teams());
-    if has_folds {
-        blocks = blocks.min(FOLDING_BLOCKS * device.multiprocessors);
-    }
-    let shared = folds.short_rows.max(folds.columns);
-    if shared > device.shared_per_block {
-        return Err(Refusal(format!(
-            "rows of {} elements need {shared} bytes of shared memory, and a block of {} has {}",
-            shape.len, device.name, device.shared_per_block
-        )));
-    }
-    let mut places = Pointers::new(spec);
-    let mut workspace = 0;
-    let mut counters = 0;
-    for (i, bytes) in folds.partial.iter().enumerate() {
-        let each = (bytes * blocks).next_multiple_of(256);
-        places.work(&format!("float* w{i}"), workspace, each);
-        workspace += each * spec.instances;
-    }
-    if has_folds {
-        places.counters("u32* counter", 0, 4);
-        counters = 4 * spec.instances;
-    }
-    let mut parameters = vec![places.parameters(), format!("const {index} rows")];
-    let fields = places.fields();
-    let mut params = places.params();
-    params.push(if index == "u32" { Param::U32(rows as u32) } else { Param::U64(rows as u64) });
-    for Named { ty, name, param } in pointers::numbers(&[program], spec, &sizes) {
-        parameters.push(format!("const {ty} {name}"));
-        params.push(param);
-    }
-    let text = templates::render(
-        "rows.cu",
-        &Context {
-            what: what(program),
-            pointers: fields,
-            parameters: parameters.join(", "),
-            index,
-            threads: shape.threads(),
-            team: shape.team,
-            len: shape.len,
-            parts: shape.parts,
-            runs: shape.runs,
-            vec: shape.vec,
-            tables: folds.tables,
-            shared: shared > 0,
-            before: folds.before.trim_end().to_string(),
-            body: body.trim_end().to_string(),
-            after: folds.after.trim_end().to_string(),
-        },
-    )?;
-    let call = Call {
-        source: Arc::new(Source::new("rows", &text)),
-        grid: [u32::try_from(blocks).map_err(|_| Refusal(format!("{blocks} blocks")))?, spec.instances as u32, 1],
-        block: shape.threads() as u32,
-        shared,
-        params,
-    };
-    Ok(Generated { calls: vec![call], workspace, counters })
-}
-
-/// The kind and the length of the rows, where a program folds the rows of a tensor and does nothing else.
-fn plain_fold(program: &RowProgram, spec: &Spec) -> Option<(ReduceKind, usize)> {
-    let [
-        Instr::Load { dst: loaded, operand: 0, access: Access::Full },
-        Instr::RowReduce { kind, dst: total, a, len },
-        Instr::Store { result: 0, a: Src::Reg(stored), access: Access::Row { .. } | Access::Scalar },
-    ] = program.instrs[..]
-    else {
-        return None;
-    };
-    let is_tensor = matches!(&spec.args[..], [arg] if arg.constant.is_none()) && spec.results.len() == 1;
-    (is_tensor && loaded == a && total == stored).then_some((kind, len))
-}
-
-/// The template's places.
-#[derive(Serialize)]
-struct Context {
-    what: String,
-    pointers: Vec<String>,
-    parameters: String,
-    index: &'static str,
-    threads: usize,
-    team: usize,
-    len: usize,
-    parts: usize,
-    runs: usize,
-    vec: usize,
-    tables: Vec<String>,
-    shared: bool,
-    before: String,
-    body: String,
-    after: String,
-}
-
-/// What a program does, for people.
-pub(crate) fn what(program: &RowProgram) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for instr in &program.instrs {
-        if matches!(instr, Instr::Load { .. } | Instr::Store { .. }) {
-            continue;
-        }
-        let name = name(instr);
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    if names.is_empty() { "copies".into() } else { names.join(", ") }
-}
-
-/// What an instruction does.
-pub(crate) fn name(instr: &Instr) -> &'static str {
-    match instr {
-        Instr::Load { .. } => "load",
-        Instr::Store { .. } => "store",
-        Instr::Iota { .. } => "iota",
-        Instr::Unary { op, .. } => op.name(),
-        Instr::Binary { op, .. } => op.name(),
-        Instr::Compare { op, .. } => op.name(),
-        Instr::Select { .. } => "select",
-        Instr::Cast { .. } => "cast",
-        Instr::RowReduce { .. } => "reduce",
-        Instr::Softmax { .. } => "softmax",
-        Instr::SoftmaxGrad { .. } => "softmax_grad",
-        Instr::RmsNorm { .. } => "rms_norm",
-        Instr::RmsNormGrad { .. } => "rms_norm_grad",
-        Instr::LayerNorm { .. } => "layer_norm",
-        Instr::LayerNormGrad { .. } => "layer_norm_grad",
-        Instr::Rope { .. } => "rope",
-        Instr::Total { .. } => "sum of all",
-        Instr::Columns { .. } => "sums of columns",
     }
 }
 
