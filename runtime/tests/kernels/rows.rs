@@ -3,7 +3,7 @@
 
 use crate::DEVICE;
 use crate::common::{Sums, Way, assert_close, exact, numbers, on_device, planned};
-use mngc_compiler::ir::read;
+use mngc_compiler::ir::{Func, read};
 use mngc_compiler::schedule::kernel::Kernel;
 use mngc_runtime::Tensor;
 use mngc_testkit::bits;
