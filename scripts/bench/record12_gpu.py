@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 
 import measure
 
@@ -52,6 +52,13 @@ def rotate(x, cos, sin):
     return torch.cat([left * cos + right * sin, right * cos - left * sin], dim=-1).to(x.dtype)
 
 
+def attention(q, k, v, mask):
+    """FlexAttention under a mask of blocks; under a dense one, on the CPU, where it has no gradient, PyTorch's own."""
+    if isinstance(mask, torch.Tensor):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return flex_attention(q, k, v, block_mask=mask)
+
+
 class Layer(torch.nn.Module):
     """One layer; x and x0 are [B, T, dim], v1, the first layer's values, [B, T, heads, dim / heads]."""
 
@@ -77,7 +84,7 @@ class Layer(torch.nn.Module):
         v1 = v if v1 is None else v1
         v = (1 - self.lamb) * v + self.lamb * v1
         q, k = (rotate(self.norm(h), cos, sin).transpose(1, 2) for h in (q, k))
-        y = flex_attention(q, k, v.transpose(1, 2), block_mask=mask)
+        y = attention(q, k, v.transpose(1, 2), mask)
         x = x + linear(y.transpose(1, 2).flatten(2), self.attn_proj)
         return x + linear(F.relu(linear(self.norm(x), self.c_fc)).square(), self.mlp_proj), v1
 
@@ -143,11 +150,11 @@ class Trainer:
     def __init__(self, config, device):
         c = self.config = CONFIG | config
         self.device = device
-        # torch.compile has no gradient of FlexAttention on the CPU.
         compiled = (lambda f: f) if device == "cpu" else lambda f: torch.compile(f, dynamic=False)
         with torch.device(device):
             self.model = Gpt2(c)
-        self.compiled_model, self.block_mask = compiled(self.model), compiled(create_block_mask)
+        self.compiled_model = compiled(self.model)
+        self.mask = compiled(create_mask if device == "cpu" else create_block_mask)
         self.muon = compiled(muon)
         model, layers = self.model, self.model.layers
         scalars = [model.skip_weights, *(p for l in layers for p in (l.lambdas, l.lamb))]
@@ -183,7 +190,7 @@ class Trainer:
             return (q >= k) & (q - k < c["window"]) & (docs[batch, q] == docs[batch, k])
 
         sequences, length = tokens.shape
-        mask = self.block_mask(seen, sequences, None, length, length, device=self.device)
+        mask = self.mask(seen, sequences, None, length, length, device=self.device)
         return self.compiled_model(tokens, targets, mask)
 
     def step(self, index, tokens, targets):
