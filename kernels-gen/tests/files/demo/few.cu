@@ -11,7 +11,7 @@ struct Steps { Step at[STEPS]; };
 __device__ __forceinline__ u32 bits(float x) { return __float_as_uint(x); }
 __device__ __forceinline__ u32 bits(int x) { return (u32)x; }
 
-extern "C" __global__ void __launch_bounds__(32) KERNEL_NAME(const Pointers one, const Pointers* __restrict__ table, const Steps steps, const u32 count, const u32 elements) {
+extern "C" __global__ void __launch_bounds__(32) KERNEL_NAME(const Pointers one, const Pointers* __restrict__ table, const __grid_constant__ Steps steps, const u32 count, const u32 elements) {
   const Pointers p = table ? table[blockIdx.y] : one;
   const u32 lane = threadIdx.x;
   const bool live = lane < elements;
