@@ -96,7 +96,7 @@ fn compiler() -> Result<(), nvrtc::Error> {
 /// A GPU where all is there that it needs, else the processor.
 fn automatic() -> Chosen {
     let instead = match cuda::present(Kind::Nvidia) {
-        Ok(present) if compiler().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
+        Ok(present) if Library::Nvrtc.find().is_ok() => return Chosen::Gpu(Kind::Nvidia, present),
         Ok(present) => {
             format!(
                 "{} is there, but no NVRTC, which compiles kernels: run `mngc doctor --install`",
@@ -154,7 +154,8 @@ impl Chosen {
                 let listing = Listing::new(&schedule.module, &schedule.plan, &present.device)?;
                 let needs = Needs::of(&schedule.plan, &listing);
                 match kind {
-                    Kind::Nvidia => Need { gpu: needs.total() as u64, host: 0 },
+                    // `init` runs on the host, with all slots there.
+                    Kind::Nvidia => Need { gpu: needs.total() as u64, host: schedule.plan.slots as u64 },
                     // Its memory is the machine's, but no more than the part has that it stands for.
                     Kind::Soft => Need { gpu: needs.total_apart() as u64, host: needs.total_apart() as u64 },
                 }

@@ -236,10 +236,20 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
     let mut params = places.params();
     params.extend([strides(dot.a), strides(dot.b), Param::U32s(all), Param::F32(dot.scale as f32)]);
     params.extend(more.into_iter().map(|n| n.param));
+    // What a grid has at most in its last dimensions.
+    const MOST: usize = 65535;
+    let layers = dot.batch * splits;
+    if layers > MOST || spec.instances > MOST {
+        return Err(Refusal(format!(
+            "dot: {} products at once, and a launch has {MOST} at most",
+            dot.batch.max(spec.instances)
+        )));
+    }
+    let layers = size(layers)?;
     let kind = if dot.symmetric { "symmetric_dot" } else { "dot" };
     let call = Call {
         source: Arc::new(Source::new(&format!("{kind}_{}_{}x{}", a.dtype.name(), tile.m, tile.n), &text)),
-        grid: [size(count)?, spec.instances as u32, size(dot.batch * splits)?],
+        grid: [size(count)?, spec.instances as u32, layers],
         block: tile.threads() as u32,
         shared: tile.shared(is_inner(dot.a), is_inner(dot.b)),
         params,

@@ -56,6 +56,6 @@ mod tests {
         let results = vec![Operand::new(DType::F32, &[])];
         let spec = Spec { kernel: Kernel::Rows(program.clone()), args: vec![], results, instances: 1 };
         let calls = generate(&program, &spec).expect("a fill").calls;
-        assert_eq!(calls[0].params[1..], [Param::U32(f32::NEG_INFINITY.to_bits()), Param::U32(1)]);
+        assert_eq!(calls[0].params[2..], [Param::U32(f32::NEG_INFINITY.to_bits()), Param::U32(1)]);
     }
 }

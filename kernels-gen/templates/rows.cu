@@ -23,7 +23,7 @@ __device__ __forceinline__ bool live(int e, int lane) { return EXACT || (e / V %
 extern "C" __global__ void __launch_bounds__(THREADS) KERNEL_NAME({{ parameters }}) {
   const Pointers p = table ? table[blockIdx.y] : one;
 {%- if shared %}
-  extern __shared__ float shared[];
+  extern __shared__ __align__(16) float shared[];
 {%- endif %}
   const int lane = threadIdx.x % TEAM;
 {%- if before %}

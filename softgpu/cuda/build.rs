@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so");
     // OUT_DIR is target/PROFILE/build/PACKAGE-HASH/out.
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
     if let Some(profile) = out.ancestors().nth(3) {

@@ -79,13 +79,12 @@ impl Folds<'_> {
             return (total, true);
         }
         // Rows shorter than the team's: through shared memory, each folded by one thread.
-        let bytes = if ty == "double" { 8 } else { 4 };
-        self.short_rows = self.short_rows.max(2 * self.shape.teams() * self.shape.len * bytes);
+        self.keep_short_rows();
         let live = emit.space.live.as_ref().map(|live| format!("if ({live}) ")).unwrap_or_default();
         let count = self.shape.len / len;
         let total = emit.fresh_array(of);
         emit.line("team_sync<TEAM>();");
-        emit.line(&format!("{ty}* const in_{total} = ({ty}*)shared + threadIdx.x / TEAM * (2 * LEN);"));
+        emit.line(&format!("{ty}* const in_{total} = ({ty}*)((char*)shared + threadIdx.x / TEAM * (16 * LEN));"));
         emit.each(format!("{live}in_{total}[local(e, lane)] = {element};"));
         emit.line("team_sync<TEAM>();");
         emit.line(&format!("for (int i = lane; i < {count}; i += TEAM) {{"));
@@ -97,6 +96,12 @@ impl Folds<'_> {
         emit.each(format!("{live}{total}[e] = in_{total}[LEN + local(e, lane) / {len}];"));
         emit.line("");
         (format!("{total}[e]"), false)
+    }
+
+    /// Room for two values of 8 bytes for each element of the block: whatever is folded, a team has the same bytes, as teams
+    /// do not wait for each other.
+    fn keep_short_rows(&mut self) {
+        self.short_rows = 2 * self.shape.teams() * self.shape.len * 8;
     }
 
     /// An array that an expression gives element by element.
@@ -172,9 +177,9 @@ impl Folds<'_> {
             emit.line("}");
         } else {
             let sign = if *inverse { "-" } else { "" };
-            self.short_rows = self.short_rows.max(2 * self.shape.teams() * self.shape.len * 4);
+            self.keep_short_rows();
             emit.line("team_sync<TEAM>();");
-            emit.line(&format!("float* const in_{name} = shared + threadIdx.x / TEAM * (2 * LEN);"));
+            emit.line(&format!("float* const in_{name} = (float*)((char*)shared + threadIdx.x / TEAM * (16 * LEN));"));
             emit.each(format!("{live}in_{name}[local(e, lane)] = {x}[e];"));
             emit.line("team_sync<TEAM>();");
             emit.each(format!("{live}{{"));

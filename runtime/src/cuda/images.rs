@@ -46,6 +46,8 @@ impl Images {
         }
         let options = Options { ptx_only: kind == Kind::Soft };
         let mut loaded = Images::default();
+        // Machine code runs on its own generation alone; an older NVRTC's PTX on all newer ones.
+        let mut is_own = true;
         let images = match Prepared::of_user().all(&sources, device.capability, &options) {
             Some(images) => images,
             None => {
@@ -53,6 +55,7 @@ impl Images {
                 let target = nvrtc
                     .target(device.capability)
                     .ok_or_else(|| CudaError::Old { name: device.name.clone(), capability: device.capability })?;
+                is_own = target.capability == device.capability;
                 let (cache, all) = (Cache::of_user(), sources.len());
                 let cache::Images { images, compiled } =
                     cache.images(&nvrtc, &sources, target, &options, threads, &|done| progress(done, all))?;
@@ -63,7 +66,7 @@ impl Images {
             }
         };
         for ((name, &(_, threads, shared)), image) in asked.iter().zip(&images) {
-            let data = image.cubin.as_deref().unwrap_or(image.ptx.as_bytes());
+            let data = image.cubin.as_deref().filter(|_| is_own).unwrap_or(image.ptx.as_bytes());
             let function = Function::load(name, data, threads, shared, device)?;
             loaded.functions.insert((*name).to_string(), function);
         }

@@ -60,8 +60,13 @@ impl Memory {
         if bytes.is_empty() {
             return Ok(());
         }
-        // SAFETY: it has room for them.
-        check("cuMemcpyHtoD", unsafe { sys::cuMemcpyHtoD_v2(self.address, bytes.as_ptr().cast(), bytes.len()) })
+        // A plain copy from memory that is not pinned may return before the device has all of it, and other streams do not
+        // wait for it: so in a stream of its own.
+        let stream = Stream::new()?;
+        let (from, count) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: it has room for them, and they live until the stream has been waited for.
+        check("cuMemcpyHtoDAsync", unsafe { sys::cuMemcpyHtoDAsync_v2(self.address, from, count, stream.0) })?;
+        stream.wait("a copy to the device")
     }
 
     /// All of it for the host.

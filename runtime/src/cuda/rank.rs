@@ -80,6 +80,7 @@ impl Rank {
         }
         let mut host = plan.clone();
         host.entries.retain(|key, _| on_host(key));
+        host.arena = host.entries.values().map(|entry| entry.arena).max().unwrap_or(0);
         let is_set = vec![false; places.slots.len()];
         let handed_over = Event::new(false)?;
         Ok(Rank {

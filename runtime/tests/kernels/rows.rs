@@ -193,3 +193,18 @@ fn slots_are_updated_in_place() {
         mngc_testkit::close::within(&found, &wanted, bound).unwrap_or_else(|e| panic!("{slot}: {e}"));
     }
 }
+
+/// Folds of squares are wider than others: both of rows that are shorter than what a team holds, in one program.
+#[test]
+fn folds_of_two_widths_in_short_rows() {
+    if !DEVICE.is_ready() {
+        return;
+    }
+    let (x, parts, each) = ("f32[40, 128]", "f32[40, 4, 32]", "f32[40, 4]");
+    let body = format!(
+        "v1: {x} = rms_norm v0 {{eps = 0.01}}\n  v2: {parts} = reshape v1\n  v3: {each} = reduce v2 {{kind = norm, axes = \
+         [2]}}\n  v4: {parts} = broadcast v3 {{axes = [0, 1]}}\n  v5: {parts} = div v2, v4\n  v6: {each} = reduce v5 {{kind \
+         = max, axes = [2]}}\n  v7: {parts} = broadcast v6 {{axes = [0, 1]}}\n  v8: {parts} = sub v5, v7"
+    );
+    check(&[x], &body, "v8", &[parts], of(256, 2.0));
+}
