@@ -59,7 +59,7 @@ pub fn plan(m: &Module, timings: &mut Vec<(String, f64)>) -> Result<Plan, Schedu
 }
 
 /// The schedule of a lowered module for a device that takes long to start a launch: those that are alike become one,
-/// with several instances ([`group`]). It needs more memory than [`plan`]'s.
+/// with several instances ([`mod@group`]). It needs more memory than [`plan()`]'s.
 pub fn plan_grouped(m: &Module, timings: &mut Vec<(String, f64)>) -> Result<Plan, ScheduleError> {
     planned(m, |entry, steps| group::group(m, entry, steps), timings)
 }
