@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::call::{Call, Generated, Param, Source};
 use crate::device::Device;
+use crate::kernel::index;
 use crate::pointers::{self, Named, Pointers};
 use crate::program::{self, Elementwise, Emit, Sizes, Space};
 use crate::spec::{Operand, Refusal, Spec};
@@ -164,20 +165,7 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
     let splits = splits(dot, &tile, count * blocks, device);
     let program = epilogue(dot, spec);
     let vec = width(dot.n, &[&program], spec);
-    let large = dot.batch * dot.m * dot.n >= 1 << 31;
-    let space = Space {
-        len: dot.n,
-        len_text: "n".into(),
-        row: "row".into(),
-        base: "base".into(),
-        local: "col + e".into(),
-        live: None,
-        vec,
-        chunk: "col".into(),
-        chunk_live: None,
-        held: "V".into(),
-        index: if large { "u64" } else { "u32" },
-    };
+    let space = Space::of_columns(dot.n, vec);
     let mut sizes = Sizes::default();
     let given = [(PRODUCT, "product".to_string())];
     let body = Emit::new(&program, &space, &mut sizes, &spec.args, &spec.results, &given, &[])
@@ -214,7 +202,7 @@ pub fn generate(dot: &DotKernel, spec: &Spec, device: &Device) -> Result<Generat
         head: templates::part("dot_head.cu", &head)?,
         tail: templates::part("dot_tail.cu", &tail)?,
         parameters: parameters(&places, &more),
-        index: space.index,
+        index: index(dot.batch * dot.m * dot.n),
         element: program::element(a.dtype),
         stages: tile.stages,
         warps_m,

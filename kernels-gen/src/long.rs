@@ -68,7 +68,6 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         chunk: "local(at, c, lane)".into(),
         chunk_live: Some("local(at, c, lane) < LEN".into()),
         held: "E".into(),
-        index: index(program.elements),
     };
     let mut sizes = Sizes::default();
     let folds_only = RowProgram {
@@ -92,7 +91,7 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
     }
     body.push_str(&write(program, passes)?.0);
     let mut kernel = Kernel::new("long", what(program), Pointers::new(spec))
-        .constant("index", space.index)
+        .constant("index", index(program.elements))
         .constant("len", len)
         .constant("vec", vec)
         .constant("held", vec)

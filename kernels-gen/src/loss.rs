@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::call::{Address, Call, Generated, Param, Source};
 use crate::device::Device;
-use crate::dot;
 use crate::pointers::{self, Pointers};
 use crate::program::{self, Elementwise, Emit, Sizes, Space};
 use crate::spec::{Operand, Refusal, Spec};
 use crate::templates;
+use crate::{dot, kernel};
 
 /// Bytes of products that a chunk has at most.
 const CHUNK: usize = 4 << 30;
@@ -183,20 +183,8 @@ impl Part<'_> {
         let mut programs: Vec<&RowProgram> = vec![&loss.logits];
         programs.extend(loss.gradient.as_ref().map(|gradient| &gradient.program));
         let vec = dot::width(loss.n, &programs, spec).min(16 / self.dtype.bytes());
-        let index = if loss.rows * loss.n < 1 << 31 { "u32" } else { "u64" };
-        let space = Space {
-            len: loss.n,
-            len_text: "n".into(),
-            row: "row".into(),
-            base: "base".into(),
-            local: "col + e".into(),
-            live: None,
-            vec,
-            chunk: "col".into(),
-            chunk_live: None,
-            held: "V".into(),
-            index,
-        };
+        let index = kernel::index(loss.rows * loss.n);
+        let space = Space::of_columns(loss.n, vec);
         let mut sizes = Sizes::default();
         let mut write = |program: &RowProgram, to: &str| {
             let given = [(PRODUCT, "product".to_string()), (LOGITS_GRADIENT, "dlogits".to_string())];

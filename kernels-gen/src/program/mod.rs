@@ -272,9 +272,8 @@ impl<'a> Emit<'a> {
         }
         let arg = self.args.get(operand).ok_or_else(|| Refusal(format!("there is no operand {operand}")))?;
         let kind = self.kinds[dst];
-        if let Some(value) = arg.constant {
+        if arg.constant.is_some() {
             // Numbers are parameters: other values need no other kernel.
-            let _ = value;
             self.set(dst, format!("c{operand}"), true);
             return Ok(());
         }

@@ -27,8 +27,24 @@ pub struct Space {
     pub chunk_live: Option<String>,
     /// Number of elements of a thread, as text.
     pub held: String,
-    /// The type of numbers of elements.
-    pub index: &'static str,
+}
+
+impl Space {
+    /// Rows of `len` columns, of which a thread has `vec` neighbours from column `col` on.
+    pub fn of_columns(len: usize, vec: usize) -> Space {
+        Space {
+            len,
+            len_text: "n".into(),
+            row: "row".into(),
+            base: "base".into(),
+            local: "col + e".into(),
+            live: None,
+            vec,
+            chunk: "col".into(),
+            chunk_live: None,
+            held: "V".into(),
+        }
+    }
 }
 
 /// Where elements of a thread are found.

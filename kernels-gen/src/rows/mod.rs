@@ -17,7 +17,6 @@ use shape::{HELD, LARGEST_TEAM, Shape, row};
 
 use crate::call::{Call, Generated, Param, Source};
 use crate::device::Device;
-use crate::few;
 use crate::long;
 use crate::nothing;
 use crate::pointers::{self, Named, Pointers};
@@ -25,6 +24,7 @@ use crate::program::{Emit, Sizes, Space};
 use crate::reduce;
 use crate::spec::{Refusal, Spec};
 use crate::templates;
+use crate::{few, kernel};
 /// Blocks for each multiprocessor where blocks fold what they have seen.
 const FOLDING_BLOCKS: usize = 2;
 
@@ -47,7 +47,7 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
     }
     let shape = Shape::new(program, spec)?;
     let rows = program.elements / shape.len;
-    let index = if program.elements < 1 << 31 { "u32" } else { "u64" };
+    let index = kernel::index(program.elements);
     let local = "local(e, lane)".to_string();
     let exact = shape.is_exact();
     let space = Space {
@@ -61,7 +61,6 @@ pub fn generate(program: &RowProgram, spec: &Spec, device: &Device) -> Result<Ge
         chunk: "local(c, lane)".into(),
         chunk_live: (!exact).then(|| "live(c, lane)".into()),
         held: "E".into(),
-        index,
     };
     let mut sizes = Sizes::default();
     let mut folds = Folds::new(shape, spec, program.elements);
